@@ -1,0 +1,81 @@
+# One verb a line; `make help` lists them. The only tools needed: Python >= 3.11, a C++ compiler, cmake.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+LLMSUP := $(BIN)/llmsup
+STAMP := $(VENV)/.stamp
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help setup run stop build model test test-unit test-integration test-real lint type layers check bench lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(STAMP)-runtime build model  ## everything `run` needs: virtual environment, llama-server, demo model
+
+$(STAMP)-runtime: requirements/runtime.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install python3 (apt install python3 python3-venv), or make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@$(PIP) install --require-hashes -r requirements/runtime.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(STAMP)-dev: requirements/dev.txt $(STAMP)-runtime
+	@echo "adding the development tools ..."
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+build: $(STAMP)-runtime  ## llama-server from the pinned source, once per user
+	@$(LLMSUP) build
+
+model: $(STAMP)-runtime  ## models/demo.gguf, made here, no network
+	@$(BIN)/python models/make_demo.py --if-missing
+
+run: setup  ## set up, start llmsup in the background, ask the model something
+	@$(LLMSUP) status >/dev/null 2>&1 || $(LLMSUP) start
+	@echo; echo '$$ llmsup chat "Tell me a story"'; $(LLMSUP) chat "Tell me a story"
+	@printf '\nIt runs. Try next:\n  %s status\n  %s chat "And then?"\n' $(LLMSUP) $(LLMSUP)
+	@printf '  curl http://%s/v1/chat/completions -d '"'"'{"messages":[{"role":"user","content":"Hello"}]}'"'"'\n' \
+		"$$($(LLMSUP) status --json | $(BIN)/python -c 'import json,sys; print(json.load(sys.stdin)["listen"])')"
+	@printf '  %s status     # then kill -9 the pid it shows, and ask again\n  make stop\n' $(LLMSUP)
+
+stop:  ## stop what `make run` started
+	@$(LLMSUP) stop
+
+test: $(STAMP)-dev build model  ## all tests: unit, fake llama-server, real llama-server
+	@$(BIN)/python -m pytest
+
+test-unit: $(STAMP)-dev  ## pure parts, injected time
+	@$(BIN)/python -m pytest tests/unit
+
+test-integration: $(STAMP)-dev  ## the daemon on a fake llama-server with failure switches
+	@$(BIN)/python -m pytest tests/integration
+
+test-real: $(STAMP)-dev build model  ## the daemon on the real binary and the demo model
+	@$(BIN)/python -m pytest tests/real
+
+lint: $(STAMP)-dev  ## ruff: rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: $(STAMP)-dev  ## mypy --strict
+	@$(BIN)/mypy && $(BIN)/mypy --strict models/*.py && $(BIN)/mypy --strict benchmarks/*.py
+
+layers: $(STAMP)-dev  ## who may import whom
+	@$(BIN)/lint-imports
+
+check: lint type layers test  ## everything a commit must pass
+
+bench: $(STAMP)-dev build  ## against direct and nginx, side by side (about 5 minutes)
+	@$(BIN)/python -m benchmarks.bench $(BENCH)
+
+lock:  ## write requirements/*.txt anew (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group setup -o requirements/runtime.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev -o requirements/dev.txt
+
+clean:  ## remove what was made here (the built llama-server stays in the user's cache)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis .pytest_cache .import_linter_cache benchmarks/.build models/demo.gguf

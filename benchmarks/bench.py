@@ -1,0 +1,170 @@
+"""Measures llmsup beside nginx and beside no proxy at all, in one run. How to read it: benchmarks/README.md.
+
+python -m benchmarks.bench [--quick] [--rounds N] [--seconds S] [--json PATH]
+"""
+
+import argparse
+import datetime as dt
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+if not __package__:  # run as a file
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks import build, measure, report  # noqa: E402  (the path comes first)
+from benchmarks.peers import Llmsup, Peer, start_llmsup, start_nginx, start_upstream  # noqa: E402
+from benchmarks.processes import Processes, StartError  # noqa: E402
+
+# Three peers and seven scenarios: 21 runs a round, each with 0.35 s of warm-up and settling.
+QUICK = (2, 1.0)  # rounds, seconds: about 60 s
+FULL = (5, 2.4)  # about 5 min
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description="llmsup beside nginx and no proxy")
+    parser.add_argument("--quick", action="store_true", help="about one minute instead of five")
+    parser.add_argument("--rounds", type=int, help="how often each measurement is repeated")
+    parser.add_argument("--seconds", type=float, help="length of one measurement")
+    parser.add_argument("--json", type=Path, help="where to put the figures (default: benchmarks/results/)")
+    # For a proxy that somebody else has started in front of --upstream-port: takes llmsup's place.
+    parser.add_argument("--proxy-port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--proxy-pid", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--upstream-port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    rounds, seconds = QUICK if options.quick else FULL
+    options.rounds = rounds if options.rounds is None else max(1, options.rounds)
+    options.seconds = seconds if options.seconds is None else max(0.2, options.seconds)
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 when llmsup was measured without a failed run, else 1 (2: nothing could be measured)."""
+    options = parse(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        upstream, loadgen = build.program("upstream"), build.program("loadgen")
+    except build.BuildError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="llmsup-bench-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        missing: dict[str, str] = {}
+        try:
+            peers = start_peers(stack, folder, upstream, options, missing)
+        except StartError as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 2
+        return run(peers, missing, loadgen, options)
+
+
+def start_peers(
+    stack: ExitStack, folder: Path, upstream: Path, options: argparse.Namespace, missing: dict[str, str]
+) -> list[Peer]:
+    """Everyone who can be had, the upstream first; who is `missing` and why is noted there.
+
+    All of them use the upstream that llmsup started as its child, unless llmsup is missing.
+    """
+    # The sweep is entered first and so left last: it runs after the daemon has been ended.
+    sweep = stack.enter_context(ExitStack())
+    processes = stack.enter_context(Processes(folder))
+    llmsup: Llmsup | None = None
+    if options.proxy_port:
+        missing["llmsup"] = "a stand-in takes its place"
+    else:
+        try:
+            llmsup = start_llmsup(processes, folder, upstream)
+            sweep.callback(llmsup.sweep)
+        except StartError as error:
+            missing["llmsup"] = str(error)
+    port = llmsup.upstream_port if llmsup else start_upstream(processes, upstream, options.upstream_port)
+    peers = [Peer("direct", port)]
+    try:
+        peers.append(start_nginx(processes, folder, port))
+    except StartError as error:
+        missing["nginx"] = str(error)
+    if llmsup:
+        peers.append(llmsup.peer)
+    if options.proxy_port:
+        peers.append(Peer("stand-in", options.proxy_port, [options.proxy_pid] if options.proxy_pid else []))
+    return peers
+
+
+def run(peers: list[Peer], missing: dict[str, str], loadgen: Path, options: argparse.Namespace) -> int:
+    facts = report.machine(describe(peers, missing))
+    results, interrupted = measure.Results(), False
+    try:
+        for so_far in measure.measure(loadgen, peers, options.rounds, options.seconds, tell):
+            results = so_far
+    except KeyboardInterrupt:
+        interrupted = True
+    tell("")
+    if not results.values:
+        print("bench: interrupted before the first round was complete", file=sys.stderr)
+        return 130
+    summary = results.summary()
+    notes = [f"missing: {name} ({why})" for name, why in missing.items()]
+    notes += [f"failed: {failure}" for failure in results.failures]
+    if facts.load_average_1m > facts.cores / 2:
+        notes.append(
+            f"busy machine: load {facts.load_average_1m:.1f} on {facts.cores} cores; look at ratios only"
+        )
+    notes += ["interrupted: fewer rounds than asked for"] if interrupted else []
+    report.show(summary, facts, notes)
+    now = dt.datetime.now().astimezone()
+    path = options.json or ROOT / "benchmarks" / "results" / f"bench-{now:%Y-%m-%dT%H%M%S}.json"
+    detail: dict[str, object] = {
+        "date": now.isoformat(timespec="seconds"),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "interrupted": interrupted,
+        "missing": missing,
+        "failures": results.failures,
+        "shared_upstream": "llmsup" not in missing,
+        "runs": results.values,
+    }
+    report.save(path, summary, facts, detail)
+    print(f"\nfigures: {path}")
+    return 130 if interrupted else int("llmsup" in missing or bool(results.failures))
+
+
+def describe(peers: list[Peer], missing: dict[str, str]) -> dict[str, str]:
+    """Each peer's version or process, for the record."""
+    told: dict[str, str] = {}
+    for peer in peers:
+        told[peer.name] = f"port {peer.port}" + (
+            f", pids {' '.join(map(str, peer.pids))}" if peer.pids else ""
+        )
+        if peer.name == "nginx":
+            binary = shutil.which("nginx") or "/usr/sbin/nginx"
+            version = subprocess.run(
+                [binary, "-v"], capture_output=True, text=True, timeout=5, check=False
+            ).stderr
+            told["nginx"] = f"{version.strip().rpartition('/')[2]}, {told['nginx']}"
+    if "llmsup" in missing:
+        told["direct"] += " (an upstream of its own: llmsup is not there to share its child)"
+    return told
+
+
+def tell(text: str) -> None:
+    """One line of progress that replaces itself; silent when nobody watches."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

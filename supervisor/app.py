@@ -1,0 +1,315 @@
+"""The composition root: settings in, a wired daemon out. Only here things are constructed."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from supervisor import __version__
+from supervisor.clock import SystemClock
+from supervisor.control.rundir import RunDir
+from supervisor.control.server import ControlServer
+from supervisor.control.status import Snapshot, status
+from supervisor.errors import BuildError, ModelUnavailable
+from supervisor.listen import Listener
+from supervisor.observe import logging as observe_logging
+from supervisor.proc import binary, modelfile
+from supervisor.proc.causes import Cause
+from supervisor.proc.command import CACHE_RAM_SHARE, ModelSpec
+from supervisor.proc.fleet import Fleet
+from supervisor.proc.instance import Instance, Tools
+from supervisor.proc.output import LogFile
+from supervisor.proc.probe import Prober
+from supervisor.proc.run import Launcher, log_path
+from supervisor.proc.state import Event
+from supervisor.proxy.admission import Admission, Bounds
+from supervisor.proxy.inflight import InFlight
+from supervisor.proxy.pipeline import Pipeline, Wiring
+from supervisor.proxy.wire import ClientConnection
+from supervisor.ratelimit.policy import Unlimited
+from supervisor.settings.load import Loaded
+from supervisor.settings.notices import notices
+from supervisor.settings.schema import Model, Settings
+from supervisor.types import ModelName
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("daemon")
+
+SWEEP_S = 1.0
+FLUSH_S = 1.0  # for the last bytes to clients, after the last answer
+
+
+class BinaryFinder:
+    """Locates and probes llama-server in a thread, again only when the file has changed."""
+
+    def __init__(self, setting: str) -> None:
+        self._setting = setting
+        self._found: binary.Binary | None = None
+        self._stamp: tuple[int, int] | None = None
+
+    async def __call__(self) -> binary.Binary:
+        return await asyncio.to_thread(self._find)
+
+    def _find(self) -> binary.Binary:
+        path = binary.locate(self._setting)
+        try:
+            facts = path.stat()
+        except OSError as exc:
+            raise BuildError(f"{path}: {exc.strerror}", hint=binary.HINT) from exc
+        stamp = (facts.st_mtime_ns, facts.st_size)
+        if self._found is None or self._found.path != path or self._stamp != stamp:
+            self._found, self._stamp = binary.probe(path), stamp
+        return self._found
+
+
+async def _check_model(path: Path) -> Cause | None:
+    return await asyncio.to_thread(modelfile.check, path)
+
+
+def spec_of(name: str, model: Model, settings: Settings) -> ModelSpec:
+    """What the child is told, from what the operator wrote."""
+    return ModelSpec(
+        name=name,
+        path=str(model.path),
+        context_size=model.context_size,
+        threads=model.threads,
+        batch_size=model.batch_size,
+        parallel=model.parallel,
+        gpu_layers=model.gpu_layers,
+        args=tuple(model.args),
+        env=dict(model.env),
+        max_tokens=model.max_tokens,
+        cache_ram_mb=max(1, settings.memory.limit_mb // CACHE_RAM_SHARE),
+    )
+
+
+class Daemon:
+    """The one process: proxy, children, control. Built by `run`, lives as long as its `serve`."""
+
+    def __init__(self, loaded: Loaded, run_dir: RunDir, listener: Listener) -> None:
+        settings = loaded.settings
+        self._loaded = loaded
+        self._listener = listener
+        self._clock = SystemClock()
+        self._started_at = self._clock.now()
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._in_flight = InFlight()
+        self._fleet = Fleet(self._clock)
+        self._prober = Prober()
+        self._admission = Admission(
+            Bounds(
+                concurrent=settings.proxy.max_concurrent_requests,
+                queue_size=settings.proxy.queue_size,
+                queue_timeout_s=settings.proxy.queue_timeout_s,
+                silence_s=settings.proxy.request_timeout_s,
+                max_retries=settings.retry.max_retries,
+            ),
+            self._clock,
+        )
+        self._pipeline = self._compose()
+        self._control = ControlServer(self, run_dir.socket_path)
+
+    def _compose(self) -> Pipeline:
+        settings = self._loaded.settings
+        tools = Tools(
+            clock=self._clock,
+            launcher=Launcher(self._clock),
+            prober=self._prober,
+            traffic=self._admission,
+            chance=random.random,
+            find_binary=BinaryFinder(settings.llama_server.binary),
+            check_model=_check_model,
+        )
+        self._fleet.add(
+            Instance(
+                spec_of(name, model, settings),
+                tools,
+                self._fleet.publish,
+                port=model.port,
+                startup_stall_s=model.startup_stall_s,
+                drain_s=settings.proxy.drain_timeout_s,
+                log_file=LogFile(log_path(settings.log_dir, name)),
+            )
+            for name, model in settings.models.items()
+        )
+        self._admission.open(
+            self._fleet.views.values(), poke=self._fleet.poke, reject=self._reject, send=self._send
+        )
+        self._fleet.subscribe(self._admission.on_view)
+        wiring = Wiring(
+            views=self._fleet.views,
+            default=self.default_model,
+            trusted_proxies=tuple(settings.proxy.trusted_proxies),
+            policy=Unlimited(),
+            max_body_bytes=settings.proxy.max_body_bytes,
+            clock=self._clock,
+        )
+        return Pipeline(wiring, self._admission, self._in_flight)
+
+    # The pipeline and the gates need each other; these two close the ring.
+    def _reject(self, *args: Any) -> None:
+        self._pipeline.reject(*args)
+
+    def _send(self, *args: Any) -> None:
+        self._pipeline.send(*args)
+
+    @property
+    def default_model(self) -> ModelName:
+        return ModelName(self._loaded.settings.default_model)
+
+    # ---- life
+
+    async def serve(self, ready: Callable[[str], None]) -> None:
+        """From opening the port to closing it. ``ready`` is told once how the default model's start went."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: log.info("SIGHUP: reload comes with a later version; ignored")
+        )
+        server = await self._listener.open(loop, lambda: ClientConnection(self._pipeline))
+        await self._control.open()
+        log.info(
+            "listening",
+            address=str(self._listener),
+            pid=os.getpid(),
+            version=__version__,
+            loop=type(loop).__name__,
+        )
+        for notice in notices(self._loaded):
+            log.info("configuration", key=notice.key, note=notice.message)
+        self._fleet.open()
+        jobs = [self._job("sweep", self._sweep()), self._job("start", self._announce(ready))]
+        await self._fleet.start_all()
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the daemon: collections need not look at it again
+        await self._stop.wait()
+        await self._shut_down(server)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    async def _shut_down(self, server: asyncio.Server) -> None:
+        """Top to bottom: refuse, drain, end the children, let clients read the rest, close. (FAULTS 26)"""
+        log.info("stopping", in_flight=len(self._in_flight.rows))
+        self._admission.drain()
+        stopping = asyncio.create_task(self._fleet.stop_all(now=self._hurry.is_set()), name="stop")
+        hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
+        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        while not stopping.done():  # asked to hurry: every further wish jumps one more rung
+            self._hurry.clear()
+            await self._fleet.send_all(Event.STOP_NOW)
+            hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
+            await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+        await stopping
+        server.close()
+        self._pipeline.shut()
+        deadline = self._clock.now() + FLUSH_S
+        while self._pipeline.connections and self._clock.now() < deadline:
+            await self._clock.sleep(0.01)
+        await self._control.close()
+        await self._fleet.close()
+        await self._prober.aclose()
+        log.info("stopped")
+
+    def _on_signal(self, number: int) -> None:
+        log.info("signal", name=signal.Signals(number).name)
+        self.request_stop(now=self._stop.is_set())
+
+    def _job(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.create_task(work, name=name)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._clock.sleep(SWEEP_S)
+            try:
+                self._pipeline.sweep(self._clock.now())
+            except Exception:  # the next one may well succeed, and without any there are no deadlines
+                log.exception("sweep failed")
+
+    async def _announce(self, ready: Callable[[str], None]) -> None:
+        """Tell whoever started us how the default model's first start ended: "" for READY, else why not."""
+        name = self.default_model
+        settled = {"READY", "FAILED", "CRASHLOOP"}
+        await self._fleet.wait_for(
+            lambda views: views[name].state in settled or views[name].last_death is not None
+        )
+        view = self._fleet.views[name]
+        if view.state not in settled:  # it died once; whether it comes back is worth a moment
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(10.0):
+                    await self._fleet.wait_for(lambda views: views[name].state in settled)
+        view = self._fleet.views[name]
+        ready("" if view.ready else view.why())
+
+    # ---- what the control API asks (`control.server.Daemon`)
+
+    def status(self) -> dict[str, object]:
+        settings = self._loaded.settings
+        return status(
+            Snapshot(
+                config=str(self._loaded.path),
+                listen=settings.listen,
+                uptime_s=self._clock.now() - self._started_at,
+                now=self._clock.now(),
+                limit_bytes=settings.memory.limit_mb << 20,
+                views=self._fleet.views,
+                gates=self._admission.gates,
+                in_flight=self._in_flight,
+                queued=self._admission.waiting,
+                stopping=self._stop.is_set(),
+            )
+        )
+
+    def request_stop(self, *, now: bool) -> None:
+        if now:
+            self._hurry.set()
+        self._stop.set()
+
+    async def restart(self, name: str | None) -> str:
+        chosen = name or self.default_model
+        if self._stop.is_set():
+            raise ModelUnavailable("llmsup is shutting down")
+        await self._fleet.command(chosen, Event.RESTART)
+        return chosen
+
+
+def run(loaded: Loaded, *, ready: Callable[[str], None] = lambda _: None) -> None:
+    """Be the daemon until told to stop.
+
+    Raises:
+        Conflict: another daemon has this state folder, or somebody has the port.
+        PermissionDenied: the state folder or the port may not be used.
+    """
+    settings = loaded.settings
+    observe_logging.configure(level=settings.log.level, style=settings.log.format)
+    run_dir = RunDir(settings.state_dir)
+    run_dir.create()
+    with run_dir.locked():
+        listener = Listener(settings.listen_host, settings.listen_port)
+        with contextlib.closing(listener), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+
+            async def main() -> None:
+                await Daemon(loaded, run_dir, listener).serve(ready)
+
+            runner.run(main())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it imports; None is asyncio's own."""
+    if os.environ.get("LLMSUP_LOOP") == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

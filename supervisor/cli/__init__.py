@@ -1,0 +1,1 @@
+"""The `llmsup` command: one verb a file, imported only when it is used."""

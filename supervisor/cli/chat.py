@@ -1,0 +1,89 @@
+"""`llmsup chat TEXT`: one completion through the proxy, streamed."""
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from supervisor.cli import context
+from supervisor.errors import LlmsupError, NotRunning
+
+SILENCE_S = 300.0
+
+
+@click.command("chat")
+@click.argument("text", nargs=-1, required=True)
+@click.option("--model", help="Which model [default: the default model].")
+@click.option("--system", help="A system message to begin with.")
+@click.option("--max-tokens", type=click.IntRange(1), help="At most so many tokens.")
+@click.option("--temperature", type=click.FloatRange(0), help="0 always takes the likeliest word.")
+@click.option("--json", "as_json", is_flag=True, help="Print the events as they come, one a line.")
+def command(
+    text: tuple[str, ...],
+    model: str | None,
+    system: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    as_json: bool,
+) -> None:
+    """Ask one question through the proxy; the answer streams to the terminal."""
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": " ".join(text)})
+    body: dict[str, Any] = {"messages": messages, "stream": True}
+    optional = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
+    body |= {name: value for name, value in optional.items() if value is not None}
+    said = False
+    for event in _events(body):
+        if as_json:
+            click.echo(json.dumps(event))
+        elif piece := _piece(event):
+            click.echo(piece, nl=False)
+            said = True
+    if said:
+        click.echo()
+
+
+def _events(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The stream's events; raises LlmsupError when it ends before it is finished."""
+    host, port = context.listen()
+    connection = http.client.HTTPConnection(host, port, timeout=SILENCE_S)
+    try:
+        connection.request(
+            "POST", "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:
+            raise _refused(answer.status, answer.read())
+        for line in answer:
+            if not line.startswith(b"data: "):
+                continue
+            data = line[6:].strip()
+            if data == b"[DONE]":
+                return
+            event: dict[str, Any] = json.loads(data)
+            if "error" in event:
+                raise LlmsupError(event["error"]["message"])
+            yield event
+        raise LlmsupError("the answer was cut off", hint="see: llmsup status")
+    except ConnectionRefusedError:
+        raise NotRunning(f"nobody answers on {host}:{port}") from None
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        raise LlmsupError(f"the answer broke off: {exc!r}", hint="see: llmsup status") from exc
+    finally:
+        connection.close()
+
+
+def _refused(status: int, body: bytes) -> LlmsupError:
+    try:
+        message = json.loads(body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = body.decode("utf-8", "replace")[:200]
+    return LlmsupError(f"{status}: {message}")
+
+
+def _piece(event: dict[str, Any]) -> str:
+    choices = event.get("choices") or [{}]
+    delta = choices[0].get("delta") or {}
+    return delta.get("reasoning_content") or delta.get("content") or ""

@@ -1,0 +1,102 @@
+"""`llmsup logs [MODEL] [-f] [-n N]`: read from the file, so it works with and without a daemon."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from supervisor.cli import context
+from supervisor.errors import LlmsupError, NotFound
+
+FOLLOW_S = 0.1
+BLOCK = 64 * 1024
+Write = Callable[[bytes], object]
+
+
+@click.command("logs")
+@click.argument("model", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on printing, across restarts, until Ctrl-C.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="So many last lines."
+)
+@click.option("--daemon", is_flag=True, help="llmsup's own log instead of llama-server's.")
+def command(model: str | None, follow: bool, lines: int, daemon: bool) -> None:
+    """Print llama-server's output (of the default model, or MODEL)."""
+    path = _path(model, daemon=daemon)
+    if not path.exists() and not follow:
+        raise LlmsupError(f"nothing has been logged yet ({path})", hint="is it running? llmsup status")
+    out = click.get_binary_stream("stdout")
+    position = _print_tail(path, lines, out.write)
+    out.flush()
+    if follow:
+        try:
+            _follow(path, position, _flushing(out))
+        except KeyboardInterrupt:
+            return
+
+
+def _flushing(out: BinaryIO) -> Write:
+    def write(data: bytes) -> None:
+        out.write(data)
+        out.flush()
+
+    return write
+
+
+def _path(model: str | None, *, daemon: bool) -> Path:
+    from supervisor.proc.run import log_path
+    from supervisor.settings.load import load
+
+    settings = load(context.config_path(), os.environ).settings
+    if daemon:
+        return settings.log_dir / "llmsup.log"
+    name = model or settings.default_model
+    if name not in settings.models:
+        raise NotFound(f"there is no model named {name!r}", hint=f"configured: {', '.join(settings.models)}")
+    return log_path(settings.log_dir, name)
+
+
+def _print_tail(path: Path, lines: int, write: Write) -> int:
+    """Print the last lines; returns where the file ended. Reads from the end: the file may be large."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return 0
+    data, start = b"", size
+    with path.open("rb") as file:
+        while start > 0 and data.count(b"\n") <= lines:
+            start = max(0, start - BLOCK)
+            file.seek(start)
+            data = file.read(size - start)
+    if lines:
+        write(b"".join(data.splitlines(keepends=True)[-lines:]))
+    return size
+
+
+def _follow(path: Path, position: int, write: Write) -> None:
+    """Print what is added; a file that was rotated away is read to its end before the new one."""
+    file = None
+    while True:
+        if file is None:
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:
+                time.sleep(FOLLOW_S)
+                continue
+            file.seek(position)
+        data = file.read(BLOCK)
+        if data:
+            write(data)
+            continue
+        try:
+            same = os.fstat(file.fileno()).st_ino == path.stat().st_ino
+        except FileNotFoundError:
+            same = True  # between two names; look again
+        if not same:
+            file.close()
+            file, position = None, 0
+            continue
+        time.sleep(FOLLOW_S)

@@ -1,0 +1,124 @@
+"""`llmsup start`: the daemon in the background, and the truth about how its start went."""
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from supervisor.cli import context
+from supervisor.errors import LlmsupError, TimedOut
+
+DEFAULT_TIMEOUT_S = 600.0
+SPINNER = "|/-\\"
+
+
+@click.command("start")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    default=DEFAULT_TIMEOUT_S,
+    show_default=True,
+    metavar="S",
+    help="Seconds to wait for the model to be ready.",
+)
+def command(timeout_s: float) -> None:
+    """Start the daemon in the background.
+
+    Returns when the default model is READY, or says why it is not; the daemon's log is
+    llmsup.log in the log folder.
+    """
+    from supervisor.settings.load import load
+
+    path = context.config_path()
+    loaded = load(path, os.environ)  # a mistake is better said here than in a log
+    run_dir = context.run_dir()
+    run_dir.create()
+    if run_dir.running():
+        with run_dir.locked():
+            pass  # raises: it is running
+    log_path = loaded.settings.log_dir / "llmsup.log"
+    begun = time.monotonic()
+    process, ready = _spawn(loaded.path, log_path)
+    verdict = _wait(process, ready, timeout_s)
+    if verdict is None:
+        raise TimedOut(
+            f"the model was not ready within {timeout_s:g} s; the daemon goes on (pid {process.pid})",
+            hint="watch it with: llmsup status; llmsup logs -f",
+        )
+    if verdict == "ok":
+        where = loaded.settings.listen
+        click.echo(f"llmsup is ready: http://{where} (pid {process.pid}, {time.monotonic() - begun:.1f} s)")
+        return
+    if verdict.startswith("no "):
+        raise LlmsupError(
+            f"{verdict[3:]}; the daemon goes on (pid {process.pid})",
+            hint="mend it, then: llmsup restart; or: llmsup stop",
+        )
+    _report_death(process, log_path)
+
+
+def _spawn(config: Path, log_path: Path) -> tuple["subprocess.Popen[bytes]", int]:
+    """The daemon, detached; and the pipe on which it says one line."""
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    ready_read, ready_write = os.pipe()
+    log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "supervisor",
+                "--config",
+                str(config),
+                "run",
+                "--ready-fd",
+                str(ready_write),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            start_new_session=True,
+            pass_fds=(ready_write,),
+        )
+    finally:
+        os.close(ready_write)
+        os.close(log_fd)
+    return process, ready_read
+
+
+def _wait(process: "subprocess.Popen[bytes]", ready: int, timeout_s: float) -> str | None:
+    """The daemon's line; "" when it died without one; None when time is up."""
+    deadline = time.monotonic() + timeout_s
+    turn = 0
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([ready], [], [], min(left, 0.1))[0]:
+                return os.read(ready, 64 * 1024).decode("utf-8", "replace").strip()
+            turn += 1
+            if sys.stderr.isatty() and turn > 3:
+                click.echo(f"\r{SPINNER[turn % 4]} loading the model ...", err=True, nl=False)
+        return None
+    finally:
+        os.close(ready)
+        if sys.stderr.isatty() and turn > 3:
+            click.echo("\r\033[K", err=True, nl=False)
+
+
+def _report_death(process: "subprocess.Popen[bytes]", log_path: Path) -> None:
+    """It ended before it could say anything: pass on its exit code and its last line."""
+    code = process.wait()
+    last = ""
+    with contextlib.suppress(OSError):
+        lines = log_path.read_text(errors="replace").strip().splitlines()
+        last = lines[-1].removeprefix("llmsup: error: ") if lines else ""
+    error = LlmsupError(
+        last or f"the daemon ended with code {code}", hint=None if last else f"see {log_path}"
+    )
+    error.exit_code = code if 0 < code < 8 else 1
+    raise error

@@ -1,0 +1,67 @@
+"""`llmsup status [--json]`."""
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from supervisor.cli import context
+
+_COLOURS = {"READY": "green", "FAILED": "red", "CRASHLOOP": "red", "UNKILLABLE": "red", "STOPPED": None}
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def command(as_json: bool) -> None:
+    """What runs, in which state. Exit code 3 when no daemon does."""
+    state = context.client().get("/status")
+    if as_json:
+        click.echo(json.dumps(state, indent=2 if sys.stdout.isatty() else None))
+        return
+    click.echo(_heading(state))
+    for model in state["models"]:
+        click.echo(_model(model))
+
+
+def _heading(state: dict[str, Any]) -> str:
+    requests, memory = state["requests"], state["memory"]
+    stopping = ", stopping" if state["stopping"] else ""
+    return (
+        f"llmsup {state['version']}  http://{state['listen']}  pid {state['pid']}, up {_span(state['uptime_s'])}{stopping}\n"
+        f"requests: {requests['in_flight']} in flight, {requests['queued']} waiting, {requests['total']} in all, "
+        f"{requests['failed']} failed   memory: {_mib(memory['children_rss_bytes'])} children, "
+        f"{_mib(memory['daemon_rss_bytes'])} llmsup"
+    )
+
+
+def _model(model: dict[str, Any]) -> str:
+    state = click.style(f"{model['state']:<10}", fg=_COLOURS.get(model["state"], "yellow"))
+    line = f"  {model['name']:<16} {state}"
+    if model["pid"] is not None:
+        slots = model["slots"]
+        line += (
+            f" pid {model['pid']} port {model['port']} up {_span(model['uptime_s'])}"
+            f" {_mib(model['rss_bytes'])} slots {slots['busy']}/{slots['total']} restarts {model['restarts']}"
+        )
+    if model["next_try_s"] is not None:
+        line += f" next try in {_span(model['next_try_s'])}"
+    death = model["last_death"]
+    if death is not None:
+        line += f"\n    last end: {death['at']}  {death['cause']}: {death['detail']} (after {_span(death['uptime_s'])})"
+    return line
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"
+
+
+def _span(seconds: float) -> str:
+    """4.2 s, 3 min 20 s, 5 h 3 min, 2 d 4 h"""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for size, name, below, lesser in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // below} {lesser}"
+    return f"{whole} s"

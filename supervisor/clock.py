@@ -1,0 +1,31 @@
+"""Time as a parameter: whatever waits or measures is handed one of these, so that tests can jump.
+
+Monotonic seconds decide; wall-clock time is for people to read and for nothing else.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Monotonic seconds; only differences mean anything."""
+
+    def wall(self) -> datetime:
+        """The time of day in UTC, for display."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; returns at once for zero or less."""
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))

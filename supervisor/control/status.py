@@ -1,0 +1,74 @@
+"""The state now, in the contract's shape (CONTRACT: "`llmsup status --json`"). From snapshots only."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor import __version__
+from supervisor.events import InstanceView
+from supervisor.proc import vitals
+from supervisor.proxy.admission import Gate
+from supervisor.proxy.inflight import InFlight
+from supervisor.types import ModelName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a status is made of; ``now`` and ``uptime_s`` in monotonic seconds."""
+
+    config: str
+    listen: str
+    uptime_s: float
+    now: float
+    limit_bytes: int
+    views: Mapping[ModelName, InstanceView]
+    gates: Mapping[ModelName, Gate]
+    in_flight: InFlight
+    queued: int
+    stopping: bool
+
+
+def status(snapshot: Snapshot) -> dict[str, Any]:
+    models = [_model(view, snapshot) for view in snapshot.views.values()]
+    own = vitals.read(os.getpid())
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "uptime_s": round(snapshot.uptime_s, 3),
+        "listen": snapshot.listen,
+        "config": snapshot.config,
+        "stopping": snapshot.stopping,
+        "memory": {
+            "daemon_rss_bytes": own.rss_bytes if own is not None else 0,
+            "children_rss_bytes": sum(model["rss_bytes"] for model in models),
+            "limit_bytes": snapshot.limit_bytes,
+        },
+        "requests": {
+            "in_flight": len(snapshot.in_flight.rows) - snapshot.queued,
+            "queued": snapshot.queued,
+            "total": snapshot.in_flight.total,
+            "failed": snapshot.in_flight.failed,
+        },
+        "models": models,
+    }
+
+
+def _model(view: InstanceView, snapshot: Snapshot) -> dict[str, Any]:
+    signs = vitals.read(view.pid) if view.pid is not None else None
+    gate = snapshot.gates[view.name]
+    next_try_s = max(0.0, view.next_try_at - snapshot.now) if view.next_try_at is not None else None
+    return {
+        "name": view.name,
+        "state": view.state,
+        "pid": view.pid,
+        "port": view.endpoint.port if view.endpoint is not None else None,
+        "generation": view.generation,
+        "restarts": view.restarts,
+        "uptime_s": round(snapshot.now - view.spawned_at, 3) if view.spawned_at is not None else None,
+        "rss_bytes": signs.rss_bytes if signs is not None else 0,
+        "slots": {"total": view.slots, "busy": gate.leases},
+        "next_try_s": round(next_try_s, 3) if next_try_s is not None else None,
+        "model_path": view.model_path,
+        "last_death": view.last_death.as_dict() if view.last_death is not None else None,
+    }

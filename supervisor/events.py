@@ -1,0 +1,82 @@
+"""What the rooms tell each other about a child: frozen, printable, safe to keep.
+
+An `InstanceView` is the only thing the proxy and the control API ever see of an instance. It is
+made anew by the instance's own task at each change and never altered afterwards.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from supervisor.types import Generation, ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a generation listens, and the key it asks for. The key never prints itself."""
+
+    host: str
+    port: int
+    api_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """One end of a generation. ``at`` is wall time; ``uptime_s`` counts from spawn."""
+
+    at: datetime
+    generation: Generation
+    cause: str
+    signal: str | None
+    exit_code: int | None
+    uptime_s: float
+    detail: str
+    permanent: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The contract's ``last_death``."""
+        return {
+            "at": self.at.isoformat(timespec="milliseconds"),
+            "cause": self.cause,
+            "signal": self.signal,
+            "exit_code": self.exit_code,
+            "uptime_s": round(self.uptime_s, 3),
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """An instance as it was at one moment. ``*_at`` are monotonic seconds of the daemon's clock."""
+
+    name: ModelName
+    state: str
+    generation: Generation
+    pid: int | None
+    endpoint: Endpoint | None
+    slots: int
+    model_path: str
+    context_size: int
+    restarts: int
+    since: float
+    spawned_at: float | None
+    next_try_at: float | None
+    wanted: bool
+    last_death: Death | None
+    checks: int = 0  # grows each time the instance was asked "do you live?" and did
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request may be sent to it now."""
+        return self.state == "READY"
+
+    @property
+    def coming(self) -> bool:
+        """Whether it is on its way to READY without anybody doing anything."""
+        return self.wanted and self.state not in {"FAILED", "UNKILLABLE", "STOPPED"}
+
+    def why(self) -> str:
+        """In words: the state, and the last death if that is why."""
+        if self.last_death is not None and self.state in {"BACKOFF", "CRASHLOOP", "FAILED", "STOPPED"}:
+            return f"{self.name} is {self.state}: {self.last_death.cause}: {self.last_death.detail}"
+        return f"{self.name} is {self.state}"

@@ -1,0 +1,1 @@
+"""How the daemon says what it does. Observers never slow the observed."""

@@ -1,0 +1,1 @@
+"""The llama-server children: pure decisions (state, backoff, causes, command) and their effects."""

@@ -1,0 +1,120 @@
+"""The command line and environment of a child, composed from settings. Pure.
+
+Every flag that matters is passed explicitly, because llama-server's defaults differ between
+versions and some would hurt (LLAMA_SERVER 0.4, 0.9, 0.13). Flags the binary does not list in its
+``--help`` are left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from supervisor.errors import ConfigError
+
+HTTP_THREADS_SPARE = 32  # beyond the slots: token counts, health polls and a margin against its thread race
+CACHE_RAM_SHARE = 4  # a quarter of the memory limit; its own default is 8 GiB a process
+SSE_PING_S = 5
+MARKER = "LLMSUP_INSTANCE"
+
+# Owned by the supervisor: another value would break the proxy or open the child to others.
+OWNED = frozenset(
+    {"-m", "--model", "--host", "--port", "--api-key", "--api-key-file", "--api-prefix", "-a", "--alias"}
+    | {"-np", "--parallel", "--log-jsonl", "--ssl-key-file", "--ssl-cert-file", "--reuse-port"}
+)
+_SCRUBBED = (
+    "LLAMA_",
+    "AIP_",
+    "LLMSUP_",
+    "LLM_",
+    "LISTEN_",
+    "GGML_NO_BACKTRACE",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_",
+)
+_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy"})
+
+
+class SupportsFlags(Protocol):
+    def supports(self, flag: str) -> bool:
+        """Whether the binary's ``--help`` lists the option."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What is served and how; sizes in tokens, ``cache_ram_mb`` in MiB."""
+
+    name: str
+    path: str
+    context_size: int
+    threads: int | None
+    batch_size: int
+    parallel: int
+    gpu_layers: int
+    args: Sequence[str]
+    env: Mapping[str, str]
+    max_tokens: int | None
+    cache_ram_mb: int
+
+
+def argv(spec: ModelSpec, binary: SupportsFlags, executable: str, *, host: str, port: int) -> list[str]:
+    """The child's argument list.
+
+    Raises:
+        ConfigError: ``args`` sets something that is llmsup's to set.
+    """
+    _refuse_owned(spec)
+    wanted: list[tuple[str, str | None]] = [
+        ("--alias", spec.name),
+        ("-c", str(spec.context_size)),
+        ("-b", str(spec.batch_size)),
+        ("-np", str(spec.parallel)),
+        ("-ngl", str(spec.gpu_layers)),
+        ("--threads-http", str(spec.parallel + HTTP_THREADS_SPARE)),
+        ("--cache-ram", str(spec.cache_ram_mb)),
+        ("--sse-ping-interval", str(SSE_PING_S)),
+        ("--metrics", None),
+        ("--no-ui", None),
+        ("--offline", None),
+    ]
+    if spec.threads is not None:
+        wanted.append(("-t", str(spec.threads)))
+    if spec.max_tokens is not None:
+        wanted.append(("-n", str(spec.max_tokens)))
+    out = [executable, "-m", spec.path, "--host", host, "--port", str(port)]
+    for flag, value in wanted:
+        if binary.supports(flag):
+            out += [flag] if value is None else [flag, value]
+    return [*out, *spec.args]
+
+
+def _refuse_owned(spec: ModelSpec) -> None:
+    for arg in spec.args:
+        flag = arg.split("=", 1)[0]
+        if flag in OWNED:
+            raise ConfigError(
+                f"models.{spec.name}.args: {flag} is set by llmsup itself",
+                hint="take it out of args; use the keys path, parallel and port instead",
+            )
+
+
+def environment(
+    spec: ModelSpec, inherited: Mapping[str, str], *, api_key: str, marker: str
+) -> dict[str, str]:
+    """The child's environment: ours without what would change it behind our back, plus what it needs.
+
+    The key travels here and not in argv, which every local user can read.
+    """
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if not name.startswith(_SCRUBBED) and name.lower() not in _PROXIES
+    }
+    kept.update(spec.env)
+    kept.update(
+        {
+            "LLAMA_API_KEY": api_key,
+            "GGML_NO_BACKTRACE": "1",  # else an abort forks gdb and takes 0.4 s
+            MARKER: marker,
+        }
+    )
+    return kept

@@ -1,0 +1,121 @@
+"""One generation from spawn to grave: the process, its pipe, its exit. Effects only, no decisions.
+
+`Instance` owns at most one of these at a time; whatever a run reports carries its generation.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from supervisor.clock import Clock
+from supervisor.events import Endpoint
+from supervisor.proc import reaper, spawn, vitals
+from supervisor.proc.causes import ExitStatus
+from supervisor.proc.output import LogFile, Output, signal_from_thread
+from supervisor.proc.reaper import Watch
+from supervisor.types import Generation
+
+EOF_GRACE_S = 0.25  # the last words of a dead child are in the pipe; a grandchild may hold it open
+
+
+@dataclass(slots=True)
+class Run:
+    """A generation's living part. ``ordered``: why we ended it, if we did."""
+
+    generation: Generation
+    endpoint: Endpoint
+    child: spawn.Child
+    output: Output
+    spawned_at: float
+    exited: asyncio.Event
+    _eof: asyncio.Event
+    _watch: Watch
+    ordered: str | None = None
+    ready_at: float | None = None
+    status: ExitStatus | None = field(default=None)
+
+    def progress(self) -> tuple[object, ...]:
+        """Changes whenever the process gets anything done: log, I/O, memory, processor."""
+        signs = vitals.read(self.child.pid)
+        if signs is None:
+            return (self.output.bytes_read,)
+        return (self.output.bytes_read, signs.io_bytes, signs.rss_bytes, round(signs.cpu_s, 1))
+
+    async def bury(self, clock: Clock) -> tuple[ExitStatus, list[str]]:
+        """After the exit: end the group, reap, collect the last words. The group is empty on return."""
+        status = reaper.reap(self.child)
+        self.status = status
+        await reaper.group_gone(self.child, clock)
+        await within(self._eof, EOF_GRACE_S, clock)
+        return status, self.output.tail()
+
+    def close(self) -> None:
+        self._watch.close()
+
+
+async def within(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
+    """Wait for the event, but not for ever."""
+    if event.is_set():
+        return True
+    waiting = asyncio.ensure_future(event.wait())
+    timer = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait({waiting, timer}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        timer.cancel()
+    return event.is_set()
+
+
+def new_key() -> str:
+    """The secret a generation asks of whoever talks to it."""
+    return secrets.token_urlsafe(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What it takes to start one generation."""
+
+    argv: list[str]
+    env: dict[str, str]
+    endpoint: Endpoint
+    log: LogFile | None
+
+
+class Launcher:
+    """The real way to start a run; tests have another."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def start(self, launch: Launch, generation: Generation, on_exit: Callable[[], None]) -> Run:
+        """Spawn and watch; ``on_exit`` is called in the loop, once, when the process has ended.
+
+        Raises:
+            BuildError: the executable cannot be run.
+            SpawnFailed: no process could be made.
+        """
+        loop = asyncio.get_running_loop()
+        eof, exited = asyncio.Event(), asyncio.Event()
+        output = Output(launch.log, signal_from_thread(loop, eof))
+        try:
+            child = spawn.spawn(launch.argv, launch.env, output_fd=output.write_fd)
+        except BaseException:
+            output.abandon()
+            raise
+        output.start()
+
+        def notice() -> None:
+            exited.set()
+            on_exit()
+
+        return Run(
+            generation, launch.endpoint, child, output, self._clock.now(), exited, eof, Watch(child, notice)
+        )
+
+
+def log_path(folder: Path, name: str) -> Path:
+    """The file a model's output is copied to; names may hold slashes and colons."""
+    return folder / f"{name.replace('/', '_').replace(':', '_')}.log"

@@ -1,0 +1,59 @@
+"""What the kernel says of a process: memory, processor time, bytes read, scheduling state.
+
+``statm`` and ``stat`` cost 15 microseconds each; the detailed ``smaps`` costs 11 ms per GiB and holds
+the target's memory lock, so it is never read on a timer.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """``state`` is the kernel's letter (R, S, D, T, Z, ...), or "" where unknown."""
+
+    rss_bytes: int
+    cpu_s: float
+    io_bytes: int
+    state: str
+
+
+def read(pid: int) -> Vitals | None:
+    """None: there is no such process (any more)."""
+    return _read_proc(pid) if sys.platform.startswith("linux") else _read_psutil(pid)
+
+
+def _read_proc(pid: int) -> Vitals | None:
+    folder = Path("/proc") / str(pid)
+    try:
+        stat = (folder / "stat").read_text()
+        fields = stat[stat.rindex(")") + 2 :].split()  # the name may hold anything, spaces too
+        rss = int((folder / "statm").read_text().split()[1]) * _PAGE
+        io = _io_bytes(folder / "io")
+    except (OSError, ValueError, IndexError):
+        return None
+    return Vitals(rss, (int(fields[11]) + int(fields[12])) / _TICKS, io, fields[0])
+
+
+def _io_bytes(path: Path) -> int:
+    try:
+        return int(path.read_text().split("\n", 1)[0].removeprefix("rchar:"))
+    except (OSError, ValueError):
+        return 0  # not ours to read (hardened kernel): the other signs remain
+
+
+def _read_psutil(pid: int) -> Vitals | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return Vitals(process.memory_info().rss, times.user + times.system, 0, "")
+    except psutil.Error:
+        return None

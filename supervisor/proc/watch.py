@@ -1,0 +1,93 @@
+"""Waiting for a run to load and warm up, and looking after it while it serves.
+
+Each of these returns once it has something to say. Loading has no time limit, only a stall limit:
+slow is not broken (a 40-minute load over a network is normal), silence in log, I/O, memory and
+processor time together is.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from supervisor.clock import Clock
+from supervisor.events import Endpoint
+from supervisor.proc.probe import Health
+from supervisor.proc.run import Run, within
+from supervisor.proc.state import Event
+
+FIRST_POLL_S = 0.004  # the demo model loads in 15-50 ms; a refused connect costs 0.3 ms
+POLL_GROWTH = 1.3
+MAX_POLL_S = 0.25
+PROGRESS_EVERY_S = 0.5
+WARM_UP_TRIES = 3
+WARM_UP_PAUSE_S = 0.5
+HEALTH_EVERY_S = 5.0
+REFUSED_TWICE_S = 0.1  # one refusal may be a full backlog; two so far apart are a closed listener
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    event: Event
+    evidence: str = ""
+
+
+class _Probes(Protocol):
+    async def health(self, at: Endpoint) -> Health: ...
+    async def warm_up(self, at: Endpoint) -> str | None: ...
+
+
+class _Tools(Protocol):
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def prober(self) -> _Probes: ...
+
+
+async def until_loaded(run: Run, tools: _Tools, stall_s: float) -> Report:
+    """Poll ``/health`` until it is 200, or until nothing has moved for ``stall_s`` seconds."""
+    clock = tools.clock
+    pause = FIRST_POLL_S
+    signs, moved_at = run.progress(), clock.now()
+    looked_at = moved_at
+    while True:
+        if await tools.prober.health(run.endpoint) is Health.READY:
+            return Report(Event.HEALTHY)
+        now = clock.now()
+        if now - looked_at >= PROGRESS_EVERY_S:
+            looked_at, fresh = now, run.progress()
+            if fresh != signs:
+                signs, moved_at = fresh, now
+            elif now - moved_at >= stall_s:
+                return Report(Event.STALLED, f"no sign of progress for {stall_s:g} s while loading")
+        await clock.sleep(pause)
+        pause = min(pause * POLL_GROWTH, MAX_POLL_S)
+
+
+async def until_warm(run: Run, tools: _Tools) -> Report:
+    """Have one token made; a binary whose GPU is broken passes ``/health`` and fails here."""
+    wrong: str | None = ""
+    for attempt in range(WARM_UP_TRIES):
+        if attempt:
+            await tools.clock.sleep(WARM_UP_PAUSE_S)
+        wrong = await tools.prober.warm_up(run.endpoint)
+        if wrong is None:
+            return Report(Event.WARM)
+    return Report(Event.STALLED, f"loaded, but {wrong}")
+
+
+async def while_ready(run: Run, tools: _Tools, poke: asyncio.Event, alive: Callable[[], None]) -> Report:
+    """Poll until it refuses connections; ``alive`` is called when it answers somebody's doubt (``poke``)."""
+    refusals = 0
+    while True:
+        doubted = await within(poke, REFUSED_TWICE_S if refusals else HEALTH_EVERY_S, tools.clock)
+        poke.clear()
+        health = await tools.prober.health(run.endpoint)
+        if health is Health.REFUSED:
+            refusals += 1
+            if refusals >= 2:
+                return Report(Event.UNREACHABLE, "the process lives but refuses connections")
+            continue
+        refusals = 0
+        if doubted and health is Health.READY:
+            alive()

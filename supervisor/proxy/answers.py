@@ -1,0 +1,90 @@
+"""Answers of our own: errors, `/health`, `/v1/models`. Bytes out; nothing here waits."""
+
+import json
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from supervisor.errors import LlmsupError
+from supervisor.events import InstanceView
+
+JSON = b"application/json; charset=utf-8"
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus} | {
+    413: b"Content Too Large",
+    422: b"Unprocessable Content",
+}
+
+
+def response(
+    status: int, body: bytes, *, keep: bool, extra: bytes = b"", head_only: bool = False, kind: bytes = JSON
+) -> bytes:
+    """A complete response; ``extra`` holds whole header lines."""
+    return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n%b" % (
+        status,
+        _REASONS.get(status, b"Unknown"),
+        kind,
+        len(body),
+        extra,
+        b"" if keep else b"Connection: close\r\n",
+        b"" if head_only else body,
+    )
+
+
+def error_object(error: LlmsupError, request_id: bytes, *, source: str = "llmsup") -> dict[str, Any]:
+    """The one error body there is (CONTRACT: "Every error")."""
+    return {
+        "error": {
+            "message": str(error),
+            "type": error.type,
+            "code": error.code,
+            "param": None,
+            "source": source,
+            "request_id": request_id.decode("latin-1"),
+        }
+    }
+
+
+def error_body(error: LlmsupError, request_id: bytes) -> bytes:
+    return json.dumps(error_object(error, request_id)).encode()
+
+
+def retry_after(error: LlmsupError) -> bytes:
+    """Header lines for 429 and 503: never less than the wait, never zero."""
+    if error.status not in {429, 503}:
+        return b""
+    wait_s = 1.0 if error.retry_after_s is None else max(0.0, error.retry_after_s)
+    return b"Retry-After: %d\r\nretry-after-ms: %d\r\n" % (
+        max(1, math.ceil(wait_s)),
+        max(1, math.ceil(wait_s * 1000)),
+    )
+
+
+def event_stream_error(error: LlmsupError, request_id: bytes) -> bytes:
+    """The last event of a stream that cannot be completed; no ``[DONE]`` follows it."""
+    return b"data: %b\n\n" % error_body(error, request_id)
+
+
+def health(view: InstanceView, *, draining: bool) -> tuple[int, bytes]:
+    """`GET /health`: of the default model, without asking it."""
+    facts: dict[str, Any] = {
+        "model": view.name,
+        "model_path": view.model_path,
+        "context_size": view.context_size,
+        "state": view.state,
+    }
+    if view.ready and not draining:
+        return 200, json.dumps({"status": "ok", **facts}).encode()
+    if view.state == "FAILED":
+        return 500, json.dumps({"status": "error", "error": view.why(), **facts}).encode()
+    status = "draining" if draining else "unavailable" if not view.coming else "starting"
+    return 503, json.dumps({"status": status, "error": view.why(), **facts}).encode()
+
+
+def models(views: Mapping[Any, InstanceView], created: int) -> bytes:
+    """`GET /v1/models`: every configured model, with its state."""
+    data = [
+        {"id": view.name, "object": "model", "created": created, "owned_by": "llmsup", "state": view.state}
+        for view in views.values()
+    ]
+    return json.dumps({"object": "list", "data": data}).encode()

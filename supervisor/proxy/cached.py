@@ -1,0 +1,35 @@
+"""5 Answered already? What the daemon can say itself, without asking a child.
+
+Answers given here are `/health` (never refused, never queued) and `/v1/models`. A store of earlier
+answers would be asked in this place.
+"""
+
+from collections.abc import Callable, Mapping
+
+from supervisor.events import InstanceView
+from supervisor.proxy import answers
+from supervisor.proxy.decision import Answer
+from supervisor.proxy.inflight import Exchange
+from supervisor.types import ModelName
+
+HEALTH = frozenset({b"/health", b"/v1/health"})
+MODELS = frozenset({b"/v1/models", b"/models"})
+OWN = HEALTH | MODELS
+_READING = frozenset({b"GET", b"HEAD"})
+
+
+def answerer(
+    views: Mapping[ModelName, InstanceView], default: ModelName, draining: Callable[[], bool], started: int
+) -> Callable[[Exchange], Answer | None]:
+    """Stage 5. ``started``: wall-clock seconds, for ``created``."""
+
+    def look(exchange: Exchange) -> Answer | None:
+        if exchange.method not in _READING:
+            return None
+        if exchange.path in HEALTH:
+            return Answer(*answers.health(views[default], draining=draining()))
+        if exchange.path in MODELS:
+            return Answer(200, answers.models(views, started))
+        return None
+
+    return look

@@ -1,0 +1,213 @@
+"""Header fields of both directions: which are ours, which go on, what frames the body. Pure.
+
+Both readers are memoised, since a client sends the same fields again and again and llama-server's
+answers differ in their length only: a hit costs 0.6 microseconds instead of 6. Fields too large to be
+worth remembering bypass the memory.
+
+Framing follows RFC 9112 section 6, strictly: what two readers could understand differently is refused.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+
+from supervisor.errors import BadRequest, HeadersTooLarge, UpstreamFailed
+from supervisor.types import KIB
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+MAX_HEAD_BYTES = 64 * KIB
+MAX_FIELDS = 100  # llama-server's own limit (cpp-httplib); more would be its 400 without a body
+MAX_LINE_BYTES = 8 * KIB - 256  # likewise, less the name and what we add
+MEMO_BYTES = 4 * KIB
+MEMO_ENTRIES = 1024
+ID_MAX_BYTES = 128
+
+# Never passed on, and of no interest to us either. X-Conversation-Id would detach the generation
+# from its connection, so that a client's leaving would not end it (LLAMA_SERVER 0.14).
+_DROPPED = frozenset(
+    b"keep-alive proxy-connection proxy-authorization proxy-authenticate te trailer http2-settings host "
+    b"authorization x-api-key content-length transfer-encoding expect connection upgrade "
+    b"x-conversation-id x-request-id x-user-id x-session-id x-forwarded-for x-forwarded-host "
+    b"x-forwarded-proto forwarded x-real-ip cookie".split()
+)
+_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFields:
+    """A request's header fields, understood. ``passed``: the lines that go on to llama-server."""
+
+    passed: bytes
+    length: int | None
+    chunked: bool
+    expect_continue: bool
+    hosts: int
+    request_id: bytes | None
+    user_id: bytes | None
+    session_id: bytes | None
+    forwarded_for: bytes | None
+
+
+def read_request(fields: Fields) -> RequestFields:
+    """Understand a request's fields.
+
+    Raises:
+        BadRequest: ambiguous or unknown framing.
+        HeadersTooLarge: too many fields, or one too long for llama-server.
+    """
+    if len(fields) > MAX_FIELDS:
+        raise HeadersTooLarge(f"more than {MAX_FIELDS} header fields")
+    if sum(len(name) + len(value) for name, value in fields) > MEMO_BYTES:
+        return _read_request(fields)
+    return _remembered_request(fields)
+
+
+def _read_request(fields: Fields) -> RequestFields:
+    length: int | None = None
+    chunked = expect = False
+    hosts = 0
+    nominated: set[bytes] = set()
+    ours: dict[bytes, bytes] = {}
+    passed: list[tuple[bytes, bytes, bytes]] = []
+    for name, value in fields:
+        lower = name.lower()
+        if len(value) > MAX_LINE_BYTES:
+            raise HeadersTooLarge(
+                f"header field {name.decode('latin-1')!r} is longer than {MAX_LINE_BYTES} bytes"
+            )
+        if lower not in _DROPPED:
+            passed.append((lower, name, value))
+        elif lower == b"content-length":
+            if length is not None or not _DIGITS.match(value):
+                raise BadRequest("Content-Length must be one decimal number, given once")
+            length = int(value)
+        elif lower == b"transfer-encoding":
+            if chunked or value.lower() != b"chunked":
+                raise BadRequest("the only Transfer-Encoding understood is chunked, given once")
+            chunked = True
+        elif lower == b"expect":
+            expect = value.lower() == b"100-continue"
+        elif lower == b"host":
+            hosts += 1
+        elif lower == b"connection":
+            nominated.update(part.strip() for part in value.lower().split(b","))
+        elif lower == b"x-forwarded-for" and lower in ours:  # several lines are one list (RFC 9110, 5.3)
+            ours[lower] += b"," + value
+        else:
+            ours[lower] = value
+    if chunked and length is not None:
+        raise BadRequest("Content-Length together with Transfer-Encoding")
+    request_id = ours.get(b"x-request-id")
+    return RequestFields(
+        passed=b"".join(b"%b: %b\r\n" % (n, v) for lower, n, v in passed if lower not in nominated),
+        length=length,
+        chunked=chunked,
+        expect_continue=expect,
+        hosts=hosts,
+        request_id=request_id if request_id is not None and _ID.match(request_id) else None,
+        user_id=ours.get(b"x-user-id"),
+        session_id=ours.get(b"x-session-id"),
+        forwarded_for=ours.get(b"x-forwarded-for"),
+    )
+
+
+_remembered_request = lru_cache(MEMO_ENTRIES)(_read_request)
+
+
+class Framing(IntEnum):
+    """How the end of an answer's body is found."""
+
+    LENGTH = 1
+    CHUNKED = 2
+    UNTIL_CLOSE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """An upstream answer's head, understood and cleaned: ``lines`` begins with the status line and
+    lacks hop-by-hop fields and the final empty line; ``unframed`` lacks its framing fields too.
+    """
+
+    status: int
+    lines: bytes
+    unframed: bytes
+    framing: Framing
+    length: int
+    keep: bool
+    event_stream: bool
+
+
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?\Z")
+_RESPONSE_DROPPED = frozenset(
+    b"connection keep-alive proxy-connection te trailer upgrade proxy-authenticate".split()
+)
+
+
+def read_response(head: bytes) -> ResponseHead:
+    """Understand an answer's head (without the empty line).
+
+    Raises:
+        UpstreamFailed: it is not HTTP/1.x, or its framing is contradictory.
+    """
+    return _remembered_response(head) if len(head) <= MEMO_BYTES else _read_response(head)
+
+
+def _read_response(head: bytes) -> ResponseHead:
+    first, *rest = head.split(b"\r\n")
+    match = _STATUS.match(first)
+    if match is None:
+        raise UpstreamFailed("llama-server's answer is not HTTP/1.x")
+    keep = match[1] == b"1"
+    lengths: set[bytes] = set()
+    codings: list[bytes] = []
+    kind = b""
+    lines, framing_lines = [first], []
+    for line in rest:
+        name, colon, value = line.partition(b":")
+        lower, value = name.lower(), value.strip(b" \t")
+        if not colon or not name or b"\n" in line or b"\r" in line or name != name.strip():
+            raise UpstreamFailed("llama-server's answer has a broken header line")
+        if lower == b"connection":
+            keep = keep and b"close" not in value.lower()
+        elif lower == b"content-length":
+            lengths.add(value)
+        elif lower == b"transfer-encoding":
+            codings.append(value.lower())
+        elif lower == b"access-control-allow-origin" and not value:
+            pass  # always sent, mostly empty: it says nothing and upsets browsers
+        elif lower not in _RESPONSE_DROPPED:
+            kind = value if lower == b"content-type" else kind
+            lines.append(line)
+    framing, length = _framing(lengths, codings)
+    if framing is Framing.CHUNKED:
+        framing_lines = [b"Transfer-Encoding: chunked"]
+    elif framing is Framing.LENGTH:
+        framing_lines = [b"Content-Length: %d" % length]
+    return ResponseHead(
+        status=int(match[2]),
+        lines=b"\r\n".join(lines + framing_lines),
+        unframed=b"\r\n".join(lines),
+        framing=framing,
+        length=length,
+        keep=keep and framing is not Framing.UNTIL_CLOSE,
+        event_stream=kind.lower().startswith(b"text/event-stream"),
+    )
+
+
+def _framing(lengths: set[bytes], codings: list[bytes]) -> tuple[Framing, int]:
+    if codings:
+        if codings != [b"chunked"] or lengths:
+            raise UpstreamFailed("llama-server's answer has contradictory framing")
+        return Framing.CHUNKED, 0
+    if not lengths:
+        return Framing.UNTIL_CLOSE, 0
+    text = lengths.pop()
+    if lengths or not _DIGITS.match(text):
+        raise UpstreamFailed("llama-server's answer has contradictory lengths")
+    return Framing.LENGTH, int(text)
+
+
+_remembered_response = lru_cache(MEMO_ENTRIES)(_read_response)

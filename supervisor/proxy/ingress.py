@@ -1,0 +1,46 @@
+"""1 What was asked? The target in one form, and whether it is a thing that may be asked here at all.
+
+llama-server decodes %-escapes before it looks a path up, so what is compared with the lists below is
+the decoded path: ``/%73lots`` is ``/slots``.
+"""
+
+from urllib.parse import unquote_to_bytes
+
+from supervisor.errors import BadRequest, Forbidden
+from supervisor.proxy.inflight import Exchange
+
+# Routes that change the server, or reveal other clients' work (CONTRACT, "On the port"): for admin keys.
+ADMIN_PREFIXES = (b"/slots", b"/v1/stream", b"/tools", b"/cors-proxy", b"/models/")
+ADMIN_POSTS = frozenset({b"/props", b"/lora-adapters", b"/models"})
+_REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
+
+
+def check(exchange: Exchange) -> None:
+    """Set ``path``; make the target origin-form.
+
+    Raises:
+        BadRequest: a method or target that has no meaning here.
+        Forbidden: an admin route.
+    """
+    if exchange.method in _REFUSED_METHODS:
+        raise BadRequest(f"{exchange.method.decode()} is not supported here")
+    target = exchange.target
+    if target[:1] != b"/":
+        target = exchange.target = _origin_form(target)
+    path = target.partition(b"?")[0]
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    exchange.path = path
+    if path.startswith(ADMIN_PREFIXES) or (exchange.method != b"GET" and path in ADMIN_POSTS):
+        raise Forbidden(f"{path.decode('latin-1')} is for administrators only")
+
+
+def _origin_form(target: bytes) -> bytes:
+    """``http://host/path`` is ``/path`` (RFC 9112, 3.2.2)."""
+    if target == b"*":
+        return target
+    scheme, mark, rest = target.partition(b"://")
+    if not mark or scheme.lower() not in {b"http", b"https"}:
+        raise BadRequest("the request target must be a path")
+    _, slash, path = rest.partition(b"/")
+    return slash + path or b"/"

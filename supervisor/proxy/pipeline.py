@@ -1,0 +1,140 @@
+"""The way of a request, as one list. Each stage asks one question; the first six decide at once.
+
+A stage that objects raises; one that knows the answer returns it; `admission` may say "wait", and only
+that makes a request leave this function before it is sent. Nothing here awaits.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from supervisor.clock import Clock
+from supervisor.errors import LlmsupError
+from supervisor.events import InstanceView
+from supervisor.proxy import answers, cached, identity, ingress, limits, route
+from supervisor.proxy.admission import Admission
+from supervisor.proxy.decision import Answer, Decision
+from supervisor.proxy.inflight import Exchange, InFlight
+from supervisor.proxy.upload import BodyBudget
+from supervisor.proxy.wire import ClientConnection
+from supervisor.ratelimit.policy import Policy
+from supervisor.types import ModelName
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
+
+Decide = Callable[[Exchange], Decision]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A numbered question. ``decide`` is None where the answer comes as events, not as a decision."""
+
+    number: int
+    question: str
+    decide: Decide | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """What the pipeline is made of; composed in `app`."""
+
+    views: Mapping[ModelName, InstanceView]
+    default: ModelName
+    trusted_proxies: tuple[str, ...]
+    policy: Policy
+    max_body_bytes: int
+    clock: Clock
+
+
+class Pipeline:
+    """Handles every request of every connection (`wire.Handler`)."""
+
+    def __init__(self, wiring: Wiring, admission: Admission, in_flight: InFlight) -> None:
+        self.max_body_bytes = wiring.max_body_bytes
+        self.clock = wiring.clock
+        self.budget = BodyBudget()
+        self.connections: set[ClientConnection] = set()
+        self.in_flight = in_flight
+        self._admission = admission
+        started = int(wiring.clock.wall().timestamp())
+        self.stages = (
+            Stage(1, "what was asked?", ingress.check),
+            Stage(2, "who asks?", identity.resolver(wiring.trusted_proxies)),
+            Stage(3, "of which model?", route.chooser(admission.gates, wiring.default)),
+            Stage(4, "may they?", limits.limiter(wiring.policy, wiring.clock)),
+            Stage(
+                5, "answered already?", cached.answerer(wiring.views, wiring.default, self._draining, started)
+            ),
+            Stage(6, "whose turn is it?", admission.decide),
+            Stage(7, "over which connection?", self.send),
+            Stage(8, "stream it back", None),  # `relay`, fed by the connection that 7 chose
+        )
+        self._decisions = tuple(stage.decide for stage in self.stages if stage.decide is not None)
+
+    def _draining(self) -> bool:
+        return self._admission.draining
+
+    def begin(self, exchange: Exchange) -> None:
+        """Take a request through the stages; it is answered, sent or waiting when this returns."""
+        self.in_flight.add(exchange)
+        try:
+            for decide in self._decisions:
+                decision = decide(exchange)
+                if decision is not None:
+                    if isinstance(decision, Answer):
+                        self._answer(exchange, decision)
+                    return
+        except LlmsupError as error:
+            self.reject(exchange, error)
+        except Exception as error:  # a defect of ours must not take the connection's other requests along
+            log.exception("request failed", request_id=exchange.id.decode())
+            self.reject(exchange, LlmsupError(f"llmsup failed: {type(error).__name__}"))
+
+    def _answer(self, exchange: Exchange, answer: Answer) -> None:
+        exchange.connection.answer(exchange, answer.status, answer.body, self._labels(exchange))
+
+    def send(self, exchange: Exchange) -> None:
+        """Stage 7, which hands over to 8."""
+        assert exchange.gate is not None  # noqa: S101  stage 3 set it
+        exchange.gate.pool.send(exchange)
+
+    def reject(self, exchange: Exchange, error: LlmsupError) -> None:
+        """Answer with the error; to be called before any byte of an answer has gone out."""
+        if exchange.gone:
+            return
+        if error.status >= 500:
+            self.in_flight.failed += 1
+        if exchange.gate is not None:
+            exchange.gate.leave(exchange)
+        extra = self._labels(exchange) + answers.retry_after(error)
+        exchange.connection.answer(exchange, error.status, answers.error_body(error, exchange.id), extra)
+
+    def _labels(self, exchange: Exchange) -> bytes:
+        return b"x-request-id: %b\r\nx-llmsup-client: %b\r\nx-llmsup-queue-ms: %d\r\n" % (
+            exchange.id,
+            exchange.client or b"anonymous",
+            exchange.queue_ms,
+        )
+
+    def cancel(self, exchange: Exchange) -> None:
+        """The client has left: stop the work, wherever it is."""
+        upstream, exchange.upstream = exchange.upstream, None
+        if upstream is not None:
+            upstream.cancel()
+
+    def end(self, exchange: Exchange) -> None:
+        self.in_flight.remove(exchange)
+        if exchange.gate is not None:
+            exchange.gate.leave(exchange)
+
+    def sweep(self, now: float) -> None:
+        """Once a second: everything that has a deadline. No request has a timer of its own."""
+        self._admission.sweep(now)
+        for connection in list(self.connections):
+            connection.sweep(now)
+
+    def shut(self) -> None:
+        """Close idle connections now, the others after their current answer."""
+        for connection in list(self.connections):
+            connection.shut()

@@ -1,0 +1,250 @@
+"""7 Over which connection? The pool of kept-alive connections to one generation of a child.
+
+llama-server closes a connection that was idle for 5 s, and each after its 100th answer, so an idle
+one is used for 4 s at most. One that turns out to be closed at use is replaced once, silently, while
+no byte of an answer has come; a connection that breaks otherwise is a matter for `admission`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from supervisor.clock import Clock
+from supervisor.errors import LlmsupError, UpstreamCrashed, UpstreamFailed
+from supervisor.events import Endpoint
+from supervisor.proxy.headers import Framing
+from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.relay import Relay
+
+IDLE_S = 4.0
+CONNECT_TIMEOUT_S = 5.0
+NO_MORE = 1 << 20  # attempts: above any configured number of retries
+
+
+class Owner(Protocol):
+    """Who the requests belong to while they are under way; `admission.Gate`."""
+
+    def lost(self, exchange: Exchange, error: LlmsupError) -> None:
+        """No byte of an answer has gone out, and none will come this time."""
+
+    def doubt(self) -> None:
+        """The child refused or dropped a connection for no reason known here."""
+
+
+class Upstream(Relay):
+    """One connection to llama-server."""
+
+    __slots__ = ("_paused", "_pool", "_reused", "idle_since", "quiet_since", "seen")
+
+    def __init__(self, pool: "Pool") -> None:
+        super().__init__()
+        self._pool = pool
+        self._reused = False
+        self._paused = False
+        self.idle_since = 0.0
+        self.seen: bytes | None = None  # `last` at the latest sweep
+        self.quiet_since = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Upstream to {self._pool} for {self.exchange}>"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    @property
+    def usable(self) -> bool:
+        return not self._transport.is_closing()
+
+    def send(self, exchange: Exchange) -> None:
+        self.expect_answer(exchange)
+        self.seen = None
+        exchange.upstream = self
+        if exchange.connection.stalled_since is not None:
+            self.pause()
+        self._transport.write(self._pool.message(exchange))
+
+    def cancel(self) -> None:
+        """The client has left: closing is what makes llama-server stop generating."""
+        self.exchange = None
+        self._transport.abort()
+
+    def close(self) -> None:
+        self._transport.abort()
+
+    def give_up(self, error: LlmsupError) -> None:
+        """It has stood still for too long: the client is told, and this is not tried again."""
+        exchange = self._release()
+        self._pool.forget(self)
+        self._transport.abort()
+        exchange.attempts = NO_MORE
+        self._fail(exchange, error)
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    # ---- how an answer ends
+
+    def _release(self) -> Exchange:
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None  # noqa: S101  it ends once
+        self._phase = self._unexpected
+        exchange.upstream = None
+        return exchange
+
+    def completed(self, *, reusable: bool) -> None:
+        exchange = self._release()
+        self.resume()
+        if reusable:
+            self._reused = True
+            self._pool.give_back(self)
+        else:
+            self._pool.forget(self)
+            self._transport.close()
+        exchange.connection.finish(exchange)
+
+    def broken(self, error: LlmsupError) -> None:
+        exchange = self._release()
+        self._pool.forget(self)
+        self._transport.abort()
+        self._fail(exchange, error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        if self.exchange is None:
+            return
+        begun = self.answer_begun
+        exchange = self._release()
+        if exchange.answering and self._head.framing is Framing.UNTIL_CLOSE and exc is None:
+            exchange.connection.finish(exchange)
+        elif self._reused and not begun and not self._pool.closed:
+            self._pool.connect(exchange)
+        else:
+            self._fail(exchange, self._pool.crashed())
+
+    def _fail(self, exchange: Exchange, error: LlmsupError) -> None:
+        if exchange.answering:
+            self.cut(exchange, error)
+        else:
+            self._pool.owner.lost(exchange, error)
+
+
+class Pool:
+    """The connections to one generation. ``closed``: that generation is over."""
+
+    def __init__(self, endpoint: Endpoint, model: str, owner: Owner, clock: Clock) -> None:
+        self.owner = owner
+        self.closed = False
+        self._endpoint = endpoint
+        self._model = model
+        self._clock = clock
+        self._idle: list[Upstream] = []
+        self._busy: set[Upstream] = set()
+        self._connecting: dict[asyncio.Task[Upstream], Exchange] = {}
+        # The child's own key in place of whatever the client sent, which is for us alone.
+        self._preamble = b" HTTP/1.1\r\nHost: %b:%d\r\nAuthorization: Bearer %b\r\n" % (
+            endpoint.host.encode(),
+            endpoint.port,
+            endpoint.api_key.encode(),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self._model} at {self._endpoint.port}: {len(self._busy)} busy, {len(self._idle)} idle>"
+        )
+
+    def message(self, exchange: Exchange) -> bytes:
+        """The request as llama-server gets it: framed by us, whatever the client's framing was."""
+        fields, body = exchange.fields, exchange.body
+        framed = bool(body) or fields.length is not None or fields.chunked
+        return b"%b %b%b%b%b\r\n%b" % (
+            exchange.method,
+            exchange.target,
+            self._preamble,
+            fields.passed,
+            b"Content-Length: %d\r\n" % len(body) if framed else b"",
+            body,
+        )
+
+    def crashed(self) -> LlmsupError:
+        return UpstreamCrashed(
+            f"llama-server ({self._model}) died while it answered", hint="send the request again"
+        )
+
+    def send(self, exchange: Exchange) -> None:
+        exchange.attempts += 1
+        idle = self._idle
+        while idle:
+            upstream = idle.pop()
+            if upstream.usable:
+                self._busy.add(upstream)
+                upstream.send(exchange)
+                return
+        self.connect(exchange)
+
+    def connect(self, exchange: Exchange) -> None:
+        task = asyncio.create_task(self._open(), name="upstream.connect")
+        self._connecting[task] = exchange
+        task.add_done_callback(self._connected)
+
+    async def _open(self) -> Upstream:
+        loop = asyncio.get_running_loop()
+        upstream = Upstream(self)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await loop.create_connection(lambda: upstream, self._endpoint.host, self._endpoint.port)
+        return upstream
+
+    def _connected(self, task: asyncio.Task[Upstream]) -> None:
+        exchange = self._connecting.pop(task)
+        if task.cancelled() or (error := task.exception()) is not None:
+            if not exchange.gone:
+                why = "was stopped" if task.cancelled() else f"took no connection: {error}"
+                self.owner.doubt()
+                self.owner.lost(exchange, UpstreamFailed(f"llama-server ({self._model}) {why}"))
+            return
+        upstream = task.result()
+        if self.closed:
+            upstream.close()
+            if not exchange.gone:
+                self.owner.lost(exchange, self.crashed())
+        elif exchange.gone:
+            self.give_back(upstream)
+        else:
+            self._busy.add(upstream)
+            upstream.send(exchange)
+
+    def give_back(self, upstream: Upstream) -> None:
+        self._busy.discard(upstream)
+        upstream.idle_since = self._clock.now()
+        self._idle.append(upstream)
+
+    def forget(self, upstream: Upstream) -> None:
+        self._busy.discard(upstream)
+        if upstream in self._idle:
+            self._idle.remove(upstream)
+
+    def close(self) -> None:
+        """The generation is over: whoever waits for it is told by `connection_lost`."""
+        self.closed = True
+        for task in self._connecting:
+            task.cancel()
+        for upstream in [*self._busy, *self._idle]:
+            upstream.close()
+
+    def sweep(self, now: float, silence: Callable[[Upstream, float], None]) -> None:
+        """Once a second: close what has idled, and report answers that have stood still, with seconds."""
+        for upstream in [u for u in self._idle if now - u.idle_since >= IDLE_S]:
+            self._idle.remove(upstream)
+            upstream.close()
+        for upstream in list(self._busy):
+            if upstream.last is not upstream.seen or upstream.exchange is None:
+                upstream.seen, upstream.quiet_since = upstream.last, now
+            else:
+                silence(upstream, now - upstream.quiet_since)

@@ -1,0 +1,1 @@
+"""The configuration: YAML and environment in, frozen settings out, every mistake with its file:line:column."""

@@ -1,0 +1,113 @@
+"""Which configuration file, and the few of its values that commands need before (or without) the daemon.
+
+Cheap: no pydantic, so that `llmsup status` answers in under 200 ms. The values are those `load` would give whenever
+`load` succeeds; where it would not, the defaults, so that `status` and `stop` work under a broken file.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.errors import ConfigError
+from supervisor.settings import env, paths, yamlio
+from supervisor.settings.problems import Place, Problem, SettingsError
+
+LOCAL_CONFIG = Path("config/llmsup.yaml")
+SYSTEM_CONFIG = Path("/etc/llmsup/llmsup.yaml")
+HOW_TO_START = "to begin with your own model: cp config/minimal.yaml config/llmsup.yaml, and set its path"
+
+
+@dataclass(frozen=True, slots=True)
+class Essentials:
+    """What `start`, `stop` and `status` need to find a daemon."""
+
+    state_dir: Path
+    listen: str
+
+
+def find_config(option: str | None, environ: Mapping[str, str], cwd: Path) -> Path:
+    """The configuration file: `option` (--config), else $LLMSUP_CONFIG, else the two usual places.
+
+    A file asked for by name is not replaced by another. Raises ConfigError naming every place that was looked at.
+    """
+    asked = [("--config", option)] if option else [("$LLMSUP_CONFIG", environ.get("LLMSUP_CONFIG", ""))]
+    for origin, text in asked:
+        if text:
+            path = cwd / Path(text).expanduser() if text.startswith("~") else cwd / text
+            if os.path.lexists(path):
+                return path
+            raise ConfigError(
+                f"no configuration file: {origin} names {path}, which does not exist", hint=HOW_TO_START
+            )
+    for path in (cwd / LOCAL_CONFIG, SYSTEM_CONFIG):
+        if os.path.lexists(path):
+            return path
+    places = f"looked for --config, $LLMSUP_CONFIG, {cwd / LOCAL_CONFIG}, {SYSTEM_CONFIG}"
+    raise ConfigError(f"no configuration file: {places}", hint=HOW_TO_START)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes, one more than yamlio.MAX_BYTES at most; raises SettingsError when it cannot be read."""
+    try:
+        # Non-blocking, because opening a FIFO for reading waits for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISDIR(mode):
+                raise _unreadable(path, "is a directory, expected a YAML file")
+            if not stat.S_ISREG(mode):
+                raise _unreadable(path, "is not a regular file, expected a YAML file")
+            return file.read(yamlio.MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise _unreadable(path, "no such file", hint=HOW_TO_START) from None
+    except IsADirectoryError:
+        raise _unreadable(path, "is a directory, expected a YAML file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise _unreadable(path, f"cannot be read: {reason or error}") from None
+
+
+def _unreadable(path: Path, message: str, *, hint: str | None = None) -> SettingsError:
+    return SettingsError(str(path), [Problem(Place(str(path)), "", message)], hint=hint)
+
+
+def essentials(path: Path, environ: Mapping[str, str]) -> Essentials:
+    """state_dir and listen as `load(path, environ)` would have them; never raises for what the file holds."""
+    document = yamlio.Document(str(path))
+    try:
+        document = yamlio.parse(read_bytes(path), str(path))
+    except SettingsError:
+        pass  # the daemon and `config check` report it; the environment still counts
+    env.apply(document, environ)
+    data = document.data if isinstance(document.data, dict) else {}
+    return Essentials(
+        state_dir=_state_dir(data.get("state_dir"), paths.where(path, environ)),
+        listen=_listen(data.get("listen")),
+    )
+
+
+def runtime_dir(path: Path, environ: Mapping[str, str]) -> Path:
+    """The resolved state_dir."""
+    return essentials(path, environ).state_dir
+
+
+def _state_dir(value: Any, at: paths.Where) -> Path:
+    if isinstance(value, str):
+        try:
+            return paths.resolve(value, at)
+        except ValueError:
+            pass
+    return paths.default_state_dir(at.environ)
+
+
+def _listen(value: Any) -> str:
+    if isinstance(value, str):
+        try:
+            paths.split_listen(value)
+            return value
+        except ValueError:
+            pass
+    return paths.DEFAULT_LISTEN

@@ -1,0 +1,102 @@
+"""Which file, and agreement of the cheap reader with the full one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from supervisor.errors import ConfigError
+from supervisor.settings import locate, paths
+from supervisor.settings.load import load
+
+MODEL = "models: {demo: {path: m.gguf}}\n"
+
+
+@pytest.fixture
+def no_system_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locate, "SYSTEM_CONFIG", tmp_path / "etc/llmsup.yaml")
+
+
+@pytest.mark.usefixtures("no_system_config")
+def test_the_option_then_the_variable_then_the_usual_places(tmp_path: Path) -> None:
+    for name in ("option.yaml", "variable.yaml", "config/llmsup.yaml", "etc/llmsup.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    environ = {"LLMSUP_CONFIG": "variable.yaml"}
+    assert locate.find_config("option.yaml", environ, tmp_path) == tmp_path / "option.yaml"
+    assert locate.find_config(None, environ, tmp_path) == tmp_path / "variable.yaml"
+    assert locate.find_config(None, {"LLMSUP_CONFIG": ""}, tmp_path) == tmp_path / "config/llmsup.yaml"
+    (tmp_path / "config/llmsup.yaml").unlink()
+    assert locate.find_config(None, {}, tmp_path) == tmp_path / "etc/llmsup.yaml"
+
+
+@pytest.mark.usefixtures("no_system_config")
+def test_none_found_names_every_place(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        locate.find_config(None, {}, tmp_path)
+    for place in (
+        "--config",
+        "$LLMSUP_CONFIG",
+        str(tmp_path / "config/llmsup.yaml"),
+        "etc/llmsup.yaml",
+        "cp config/minimal.yaml",
+    ):
+        assert place in str(caught.value)
+
+
+def test_a_file_asked_for_is_not_replaced_by_another(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/llmsup.yaml").touch()
+    with pytest.raises(ConfigError, match=r"--config names .*gone.yaml"):
+        locate.find_config("gone.yaml", {}, tmp_path)
+    with pytest.raises(ConfigError, match=r"\$LLMSUP_CONFIG names .*gone.yaml"):
+        locate.find_config(None, {"LLMSUP_CONFIG": "gone.yaml"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        ("", {}),
+        ("state_dir: null", {"XDG_STATE_HOME": "/xdg"}),
+        ("state_dir: s", {}),
+        ("state_dir: ~/s/../t", {"HOME": "/home/x"}),
+        ("state_dir: 's'\nlisten: '[::1]:9'", {}),
+        ("state_dir: s", {"LLMSUP__STATE_DIR": "/e", "LLMSUP__LISTEN": "[::1]:7"}),
+        ("state_dir: s", {"llmsup__state_dir": ""}),
+        ("state_dir: s # [", {"LLMSUP__STATE_DIR": '"q"'}),
+        ("", {"XDG_STATE_HOME": "relative", "HOME": "/home/x"}),
+    ],
+)
+@pytest.mark.parametrize("euid", [0, 1000])
+def test_the_cheap_reader_agrees_with_the_full_one(
+    tmp_path: Path, text: str, environ: dict[str, str], euid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: euid)
+    file = tmp_path / "c.yaml"
+    file.write_text(MODEL + text)
+    settings = load(file, environ).settings
+    assert locate.essentials(file, environ) == locate.Essentials(settings.state_dir, settings.listen)
+    assert locate.runtime_dir(file, environ) == settings.state_dir
+
+
+@pytest.mark.parametrize("text", ["{", "state_dir: 5\nlisten: 5", "state_dir: ''\nlisten: ':'", "[]", "\0"])
+def test_a_broken_file_gives_the_defaults(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    expected = locate.Essentials(Path("/xdg/llmsup"), paths.DEFAULT_LISTEN)
+    assert locate.essentials(file, {"XDG_STATE_HOME": "/xdg"}) == expected
+    assert locate.runtime_dir(tmp_path / "gone.yaml", {"LLMSUP__STATE_DIR": "/e"}) == Path("/e")
+
+
+def test_the_default_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert paths.default_state_dir({"HOME": "/home/x"}) == Path("/home/x/.local/state/llmsup")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert paths.default_state_dir({"HOME": "/root"}) == Path("/var/lib/llmsup")
+    assert paths.default_state_dir({"XDG_STATE_HOME": "/xdg"}) == Path("/xdg/llmsup")
+
+
+def test_locating_imports_no_pydantic() -> None:
+    code = "import sys, supervisor.settings.locate; sys.exit('pydantic' in sys.modules or 'asyncio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,144 @@
+"""Defaults, ranges, strictness and what validation resolves."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from supervisor.settings import values
+from supervisor.settings.schema import Pool, Settings
+
+
+def build(**keys: object) -> Settings:
+    return Settings.model_validate({"models": {"demo": {"path": "/m/demo.gguf"}}, **keys})
+
+
+def errors(**keys: object) -> list[tuple[str, ...]]:
+    with pytest.raises(ValidationError) as caught:
+        build(**keys)
+    return [tuple(str(part) for part in error["loc"]) for error in caught.value.errors()]
+
+
+def test_what_is_left_out_is_resolved() -> None:
+    settings = build(state_dir="/s")
+    assert settings.default_model == "demo"
+    assert settings.models["demo"].threads == values.physical_cores() >= 1
+    assert settings.log.dir == settings.log_dir == Path("/s/logs")
+    assert (settings.listen_host, settings.listen_port) == ("127.0.0.1", 8005)
+
+
+def test_an_ipv6_address_has_its_brackets_taken() -> None:
+    settings = build(listen="[::1]:9")
+    assert (settings.listen_host, settings.listen_port) == ("::1", 9)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        build().listen = "x"  # type: ignore[misc]
+
+
+def test_an_empty_section_means_its_defaults() -> None:
+    assert build(proxy=None, retry=None, limits=None) == build()
+
+
+def test_changing_one_pool_keeps_the_others() -> None:
+    pools = build(limits={"pools": {"anonymous": {"concurrent": 1}, "gold": {"weight": 2}}}).limits.pools
+    assert set(pools) == {"anonymous", "session", "user", "gold"}
+    assert pools["anonymous"].concurrent == 1
+    assert pools["user"] == Pool()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"listen": "8005"},
+        {"listen": "::1:8005"},
+        {"listen": "1.2.3.999:1"},
+        {"listen": "a:65536"},
+        {"listen": ":8005"},
+        {"listen": "a b:1"},
+        {"listen": "[x]:1"},
+        {"state_dir": ""},
+        {"state_dir": "a\0b"},
+        {"state_dir": 5},
+        {"default_model": "other"},
+        {"default_model": 3},
+        {"models": {}},
+    ],
+)
+def test_wrong_top_level_values_are_refused(wrong: dict[str, object]) -> None:
+    assert errors(**wrong)[0][0] == next(iter(wrong))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("proxy", "queue_size", "4"),
+        ("proxy", "queue_size", True),
+        ("proxy", "queue_size", 4.0),
+        ("proxy", "queue_timeout_s", 0),
+        ("proxy", "queue_timeout_s", float("inf")),
+        ("proxy", "max_concurrent_requests", 0),
+        ("proxy", "continue_after_crash", "no"),
+        ("proxy", "drain_timeout_s", -1),
+        ("retry", "backoff_multiplier", 0.5),
+        ("log", "level", "warn"),
+        ("limits", "store", "redis://"),
+        ("limits", "store", "redis://[x"),
+        ("limits", "store", "redis://h:99999/0"),
+        ("limits", "store", "redis://h/one"),
+        ("llama_server", "binary", ""),
+        ("memory", "limit_mb", 0),
+        ("cleanup", "interval_s", 0),
+        ("circuit_breaker", "failure_threshold", 0),
+    ],
+)
+def test_types_are_strict_and_ranges_sensible(section: str, key: str, value: object) -> None:
+    assert errors(**{section: {key: value}}) == [(section, key)]
+
+
+@pytest.mark.parametrize("item", ["NOPE", 200, True, None, []])
+def test_retryable_is_an_errno_name_or_a_5xx(item: object) -> None:
+    assert errors(retry={"retryable": ["EPIPE", 502, item]}) == [("retry", "retryable", "2")]
+
+
+@pytest.mark.parametrize("network", ["10.0.0.1/8", "example.org", "1.2.3", ""])
+def test_trusted_proxies_are_networks(network: str) -> None:
+    assert errors(proxy={"trusted_proxies": ["10.0.0.1", network]}) == [("proxy", "trusted_proxies", "1")]
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "x" * 129, "ä"])
+def test_model_names_are_checked(name: str) -> None:
+    assert errors(models={name: {"path": "/m"}}) == [("models", name, "[key]")]
+
+
+def test_model_names_may_look_like_those_of_registries() -> None:
+    name = "qwen/Qwen2.5-0.5B:q4_k_m"
+    assert build(models={name: {"path": "/m"}}).default_model == name
+
+
+def test_int_is_good_for_a_float_key() -> None:
+    assert build(proxy={"queue_timeout_s": 5}).proxy.queue_timeout_s == 5.0
+
+
+def test_binary_is_auto_a_path_or_a_bare_name() -> None:
+    assert build(llama_server={"binary": "llama-server"}).llama_server.binary == "llama-server"
+    assert build(llama_server={"binary": "./b/llama-server"}).llama_server.binary == str(
+        Path.cwd() / "b/llama-server"
+    )
+
+
+def test_store_takes_redis() -> None:
+    url = "rediss://user:secret@[::1]:6379/2"
+    assert build(limits={"store": url}).limits.store == url
+
+
+def test_a_long_list_of_models_is_cut() -> None:
+    with pytest.raises(ValidationError, match=r"m9, \.\.\. \(12 in all\)"):
+        build(models={f"m{n}": {"path": "/m"} for n in range(12)})
+
+
+def test_the_json_schema_can_be_made() -> None:
+    schema = Settings.model_json_schema()
+    assert schema["required"] == ["models"]
+    assert set(schema["properties"]) == set(Settings.model_fields)
