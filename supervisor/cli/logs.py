@@ -1,6 +1,7 @@
 """`llmsup logs [MODEL] [-f] [-n N]`: read from the file, so it works with and without a daemon."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ def command(model: str | None, follow: bool, lines: int, daemon: bool) -> None:
     path = _path(model, daemon=daemon)
     if not path.exists() and not follow:
         raise LlmsupError(f"nothing has been logged yet ({path})", hint="is it running? llmsup status")
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     position = _print_tail(path, lines, out.write)
     out.flush()
     if follow:

@@ -51,8 +51,8 @@ class RequestFields:
     forwarded_for: bytes | None
 
 
-def read_request(fields: Fields) -> RequestFields:
-    """Understand a request's fields.
+def read_request(fields: Fields, *, small: bool) -> RequestFields:
+    """Understand a request's fields; ``small``: they are known to fit in MEMO_BYTES.
 
     Raises:
         BadRequest: ambiguous or unknown framing.
@@ -60,9 +60,7 @@ def read_request(fields: Fields) -> RequestFields:
     """
     if len(fields) > MAX_FIELDS:
         raise HeadersTooLarge(f"more than {MAX_FIELDS} header fields")
-    if sum(len(name) + len(value) for name, value in fields) > MEMO_BYTES:
-        return _read_request(fields)
-    return _remembered_request(fields)
+    return _remembered_request(fields) if small else _read_request(fields)
 
 
 def _read_request(fields: Fields) -> RequestFields:

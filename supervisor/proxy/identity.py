@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from urllib.parse import quote_from_bytes
 
-from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.inflight import Client, Exchange
 
 NAME_MAX = 128
 MEMO_ENTRIES = 4096
@@ -23,12 +23,13 @@ def resolver(trusted: Iterable[str]) -> Callable[[Exchange], None]:
     networks = tuple(ipaddress.ip_network(text, strict=False) for text in trusted)
 
     @lru_cache(MEMO_ENTRIES)
-    def name(peer: str, user: bytes | None, session: bytes | None, forwarded: bytes | None) -> bytes:
-        return client_name(peer, user, session, forwarded, networks)
+    def client(peer: str, user: bytes | None, session: bytes | None, forwarded: bytes | None) -> Client:
+        label = client_name(peer, user, session, forwarded, networks)
+        return Client(label.decode("ascii"), label)
 
     def resolve(exchange: Exchange) -> None:
         fields = exchange.fields
-        exchange.client = name(exchange.peer, fields.user_id, fields.session_id, fields.forwarded_for)
+        exchange.client = client(exchange.peer, fields.user_id, fields.session_id, fields.forwarded_for)
 
     return resolve
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
     from supervisor.proxy.headers import RequestFields
     from supervisor.proxy.upstream import Upstream
     from supervisor.proxy.wire import ClientConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks. ``name`` is the contract's (``ip:192.0.2.1``), ``label`` the same as header bytes."""
+
+    name: str
+    label: bytes
+
+
+ANONYMOUS = Client("anonymous", b"anonymous")
 
 
 class Exchange:
@@ -64,7 +76,7 @@ class Exchange:
         self.keep = True
         self.is_head = method == b"HEAD"
         self.id = b""
-        self.client = b""
+        self.client = ANONYMOUS
         self.gate: Gate | None = None
         self.needs_slot = True
         self.leased = False
@@ -77,7 +89,7 @@ class Exchange:
         self.queue_ms = 0
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.id.decode()} {self.method.decode()} {self.path.decode('latin-1')} of {self.client.decode()}>"
+        return f"<Exchange {self.id.decode()} {self.method.decode()} {self.path.decode('latin-1')} of {self.client.name}>"
 
     @property
     def gone(self) -> bool:

@@ -21,7 +21,7 @@ def limiter(policy: Policy, clock: Clock) -> Callable[[Exchange], None]:
     def admit(exchange: Exchange) -> None:
         if exchange.path in cached.OWN:  # a health check is never refused
             return
-        verdict = policy.admit(exchange.client.decode("ascii"), clock.now())
+        verdict = policy.admit(exchange.client.name, clock.now())
         if not verdict.admitted:
             raise RateLimited(verdict.reason, retry_after_s=verdict.wait_s)
 

@@ -52,7 +52,7 @@ class Pipeline:
 
     def __init__(self, wiring: Wiring, admission: Admission, in_flight: InFlight) -> None:
         self.max_body_bytes = wiring.max_body_bytes
-        self.clock = wiring.clock
+        self.now = wiring.clock.now()
         self.budget = BodyBudget()
         self.connections: set[ClientConnection] = set()
         self.in_flight = in_flight
@@ -113,7 +113,7 @@ class Pipeline:
     def _labels(self, exchange: Exchange) -> bytes:
         return b"x-request-id: %b\r\nx-llmsup-client: %b\r\nx-llmsup-queue-ms: %d\r\n" % (
             exchange.id,
-            exchange.client or b"anonymous",
+            exchange.client.label,
             exchange.queue_ms,
         )
 
@@ -130,6 +130,7 @@ class Pipeline:
 
     def sweep(self, now: float) -> None:
         """Once a second: everything that has a deadline. No request has a timer of its own."""
+        self.now = now
         self._admission.sweep(now)
         for connection in list(self.connections):
             connection.sweep(now)

@@ -150,7 +150,7 @@ class Relay(asyncio.Protocol):
         text = b"%b\r\nx-request-id: %b\r\nx-llmsup-client: %b\r\nx-llmsup-retries: %d\r\n%b\r\n" % (
             lines,
             exchange.id,
-            exchange.client,
+            exchange.client.label,
             exchange.attempts - 1,
             b"x-llmsup-queue-ms: %d\r\n%b"
             % (exchange.queue_ms, b"" if exchange.keep else b"Connection: close\r\n"),

@@ -18,10 +18,9 @@ from typing import Any, Protocol
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from supervisor.clock import Clock
 from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, LlmsupError, RequestTimeout
 from supervisor.proxy import answers, headers
-from supervisor.proxy.headers import MAX_HEAD_BYTES
+from supervisor.proxy.headers import MAX_HEAD_BYTES, MEMO_BYTES
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.upload import COUNTED_FROM_BYTES, BodyBudget
 
@@ -47,7 +46,7 @@ class Handler(Protocol):
 
     max_body_bytes: int
     budget: BodyBudget
-    clock: Clock
+    now: float  # monotonic seconds at the latest sweep: good to a second, and free
     connections: "set[ClientConnection]"
 
     def begin(self, exchange: Exchange) -> None:
@@ -77,6 +76,7 @@ class ClientConnection(asyncio.Protocol):
         "_incoming",
         "_parser",
         "_queue",
+        "_read",
         "_refusal",
         "_resume",
         "_transport",
@@ -100,6 +100,7 @@ class ClientConnection(asyncio.Protocol):
         self._counted = 0  # bytes of it that the budget knows of
         self._head_bytes = -1  # of a head not yet complete; -1: none is being read
         self._queue: deque[Exchange] = deque()
+        self._read = 0  # bytes of the newest read
         self._hold = Hold(0)
         self._closing = False
         self._discard = False
@@ -125,7 +126,7 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "unix"
         self._handler.connections.add(self)
-        self.since = self._handler.clock.now()
+        self.since = self._handler.now
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -157,7 +158,7 @@ class ClientConnection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(pause_s, self._probe, PROBE_EVERY_S)
 
     def pause_writing(self) -> None:
-        self.stalled_since = self._handler.clock.now()
+        self.stalled_since = self._handler.now
         if self.current is not None and self.current.upstream is not None:
             self.current.upstream.pause()
 
@@ -169,6 +170,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        self._read = len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as offer:
@@ -207,7 +209,7 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._fields = []
         self._head_bytes = 0
-        self.since = self._handler.clock.now()
+        self.since = self._handler.now
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -216,13 +218,14 @@ class ClientConnection(asyncio.Protocol):
         self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
+        small = self._head_bytes == 0 and self._read <= MEMO_BYTES
         self._head_bytes = -1
         if self._resume is not None:  # the body of a request whose offer of an upgrade was ignored
             self._incoming, self._resume = self._resume, None
             return
         parser = self._parser
         version = parser.get_http_version()
-        fields = headers.read_request(tuple(self._fields))
+        fields = headers.read_request(tuple(self._fields), small=small)
         if len(self._url) > headers.MAX_LINE_BYTES:
             raise HeadersTooLarge(f"the request target is longer than {headers.MAX_LINE_BYTES} bytes")
         exchange = Exchange(self, parser.get_method(), self._url, fields, self.peer)
@@ -256,7 +259,7 @@ class ClientConnection(asyncio.Protocol):
     def _count(self, size: int) -> None:
         """A large body: within its own limit, and within everybody's together?"""
         handler = self._handler
-        self.since = handler.clock.now()
+        self.since = handler.now
         if size > handler.max_body_bytes:
             raise BodyTooLarge(f"the body has more than {handler.max_body_bytes} bytes")
         more, self._counted = size - self._counted, size
@@ -293,7 +296,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self.current = None
         self._done_with(exchange)
-        self.since = self._handler.clock.now()
+        self.since = self._handler.now
         if not exchange.keep:
             self._close()
             return
@@ -304,7 +307,7 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(self._refusal)
             elif self._half_closed:
                 self._close()
-            elif self._hold & Hold.PIPELINE:
+            elif self._hold:
                 self._go_on(Hold.PIPELINE)
 
     def answer(self, exchange: Exchange, status: int, body: bytes, extra: bytes = b"") -> None:
