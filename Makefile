@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LLMSUP := $(BIN)/llmsup
 STAMP := $(VENV)/.stamp
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .PHONY: help setup run stop build model test test-unit test-integration test-real lint type layers check bench lock clean
 
@@ -39,10 +39,10 @@ model: $(STAMP)-runtime  ## models/demo.gguf, made here, no network
 run: setup  ## set up, start llmsup in the background, ask the model something
 	@$(LLMSUP) status >/dev/null 2>&1 || $(LLMSUP) start
 	@echo; echo '$$ llmsup chat "Tell me a story"'; $(LLMSUP) chat "Tell me a story"
-	@printf '\nIt runs. Try next:\n  %s status\n  %s chat "And then?"\n' $(LLMSUP) $(LLMSUP)
+	@printf '\nIt runs. Try next:\n  %s chat "And then?"\n' $(LLMSUP)
 	@printf '  curl http://%s/v1/chat/completions -d '"'"'{"messages":[{"role":"user","content":"Hello"}]}'"'"'\n' \
 		"$$($(LLMSUP) status --json | $(BIN)/python -c 'import json,sys; print(json.load(sys.stdin)["listen"])')"
-	@printf '  %s status     # then kill -9 the pid it shows, and ask again\n  make stop\n' $(LLMSUP)
+	@printf '  %s status       # then kill -9 the pid of the model, and ask again\n  make stop                     # and: make help\n' $(LLMSUP)
 
 stop:  ## stop what `make run` started
 	@$(LLMSUP) stop

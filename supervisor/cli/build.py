@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     import rich.progress
 
-    from supervisor.proc.build import Built
+    from supervisor.proc.building.build import Built
 
 LINE_EVERY_PERCENT = 5
 LINE_EVERY_S = 15.0
@@ -55,8 +55,8 @@ def _build(backend: str, source_path: Path | None, jobs: int | None, force: bool
     import os
 
     from supervisor.clock import SystemClock
-    from supervisor.proc import build, fetch, folders, source
-    from supervisor.proc.toolchain import Backend
+    from supervisor.proc.building import build, fetch, folders, source
+    from supervisor.proc.building.toolchain import Backend
 
     progress = Drawn() if sys.stderr.isatty() else Plain(sys.stderr)
     builder = build.Builder(

@@ -1,5 +1,6 @@
 """`llmsup run`: the daemon in the foreground."""
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -25,7 +26,8 @@ def command(ready_fd: int | None) -> None:
 def _teller(ready_fd: int | None) -> Callable[[str], None]:
     def tell(why_not: str) -> None:
         if ready_fd is not None:
-            os.write(ready_fd, b"ok\n" if not why_not else f"no {why_not}\n".encode())
+            with contextlib.suppress(OSError):  # whoever started us has gone; the daemon goes on
+                os.write(ready_fd, b"ok\n" if not why_not else f"no {why_not}\n".encode())
             os.close(ready_fd)
 
     return tell

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.errors import BuildError
-from supervisor.proc import folders, published, source, subcommand, toolchain
-from supervisor.proc.recipe import SERVER
+from supervisor.proc.building import folders, published, source, subcommand, toolchain
+from supervisor.proc.building.recipe import SERVER
 
 HINT = "build one with: llmsup build"
 PROBE_TIMEOUT_S = 10.0

@@ -9,7 +9,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from supervisor.proc.source import Sdist
+from supervisor.proc.building.source import Sdist
 
 SERVER_SCRIPT = """\
 #!/bin/sh

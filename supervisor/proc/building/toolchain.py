@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from supervisor.proc import subcommand
+from supervisor.proc.building import subcommand
 
 
 class Backend(StrEnum):

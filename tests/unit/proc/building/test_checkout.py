@@ -3,7 +3,7 @@ import subprocess
 import pytest
 
 from supervisor.errors import BuildError
-from supervisor.proc import checkout
+from supervisor.proc.building import checkout
 from tests.support import fake_build
 
 

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from supervisor.errors import BuildError
-from supervisor.proc import source
-from supervisor.proc.progress import Silent
+from supervisor.proc.building import source
+from supervisor.proc.building.progress import Silent
 from tests.support import fake_build
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.errors import BuildError
-from supervisor.proc import buildlog, folders, recipe, source, subcommand, toolchain
-from supervisor.proc.progress import Progress
-from supervisor.proc.toolchain import Toolchain
+from supervisor.proc.building import buildlog, folders, recipe, source, subcommand, toolchain
+from supervisor.proc.building.progress import Progress
+from supervisor.proc.building.toolchain import Toolchain
 
 LOG = "build.log"
 IDENTITY = "llmsup-tree.json"

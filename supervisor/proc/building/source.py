@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.errors import BuildError
-from supervisor.proc import folders
-from supervisor.proc.progress import Progress
+from supervisor.proc.building import folders
+from supervisor.proc.building.progress import Progress
 from supervisor.types import MIB
 
 STAMP = ".llmsup-source.json"

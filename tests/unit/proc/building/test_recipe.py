@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import BuildError
-from supervisor.proc import recipe
-from supervisor.proc.recipe import Inputs
-from supervisor.proc.toolchain import Backend, Toolchain
+from supervisor.proc.building import recipe
+from supervisor.proc.building.recipe import Inputs
+from supervisor.proc.building.toolchain import Backend, Toolchain
 from supervisor.types import GIB
 
 TOOLS = Toolchain("/b/cmake", "Ninja", "/b/ninja", "/b/cc", "/b/c++", ccache=False, compiler="gcc 12")

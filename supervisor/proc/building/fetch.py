@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from supervisor.errors import BuildError
-from supervisor.proc import source, subcommand
-from supervisor.proc.progress import Progress
-from supervisor.proc.source import Sdist
+from supervisor.proc.building import source, subcommand
+from supervisor.proc.building.progress import Progress
+from supervisor.proc.building.source import Sdist
 
 _STAND_IN = """\
 import os

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from supervisor.clock import Clock
 from supervisor.errors import BuildError
-from supervisor.proc import binary, checkout, compilation, folders, published, recipe, source, toolchain
-from supervisor.proc.progress import Progress
-from supervisor.proc.published import Published, Record
-from supervisor.proc.recipe import FIT_PARAMS, SERVER, Inputs
-from supervisor.proc.source import Fetch, Sdist
-from supervisor.proc.toolchain import Backend, Survey
+from supervisor.proc import binary
+from supervisor.proc.building import checkout, compilation, folders, published, recipe, source, toolchain
+from supervisor.proc.building.progress import Progress
+from supervisor.proc.building.published import Published, Record
+from supervisor.proc.building.recipe import FIT_PARAMS, SERVER, Inputs
+from supervisor.proc.building.source import Fetch, Sdist
+from supervisor.proc.building.toolchain import Backend, Survey
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from supervisor.errors import BuildError
-from supervisor.proc.toolchain import Backend, Host, Toolchain
+from supervisor.proc.building.toolchain import Backend, Host, Toolchain
 from supervisor.types import GIB, MIB
 
 SERVER = "llama-server"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.errors import BuildError
-from supervisor.proc import source, subcommand
+from supervisor.proc.building import source, subcommand
 
 # Large or changing, and no part of the programs.
 _SKIPPED_TOP = ("build", "models", "docs", "media", ".")

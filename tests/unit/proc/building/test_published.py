@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor.proc import folders, published
-from supervisor.proc.published import Record
-from supervisor.proc.recipe import Inputs
+from supervisor.proc.building import folders, published
+from supervisor.proc.building.published import Record
+from supervisor.proc.building.recipe import Inputs
 from tests.support import fake_build
 
 INPUTS = Inputs("sha", "cpu", ("-DA=1",), "x86_64", "abc", "gcc 12")

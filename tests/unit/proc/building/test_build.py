@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from supervisor.errors import BuildError, PermissionDenied
-from supervisor.proc import build, compilation, folders, source
-from supervisor.proc.build import Builder, Request
-from supervisor.proc.toolchain import Backend
+from supervisor.proc.building import build, compilation, folders, source
+from supervisor.proc.building.build import Builder, Request
+from supervisor.proc.building.toolchain import Backend
 from tests.support import fake_build
 
 CPU = Request(Backend.CPU, jobs=1)

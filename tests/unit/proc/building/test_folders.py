@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from supervisor.errors import BuildError, PermissionDenied
-from supervisor.proc import folders
+from supervisor.proc.building import folders
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_the_cache_folder_follows_the_environment(environ, expected):
 
 
 def test_the_project_root_is_where_pyproject_lies_above_the_package(tmp_path):
-    module = tmp_path / "supervisor" / "proc" / "folders.py"
+    module = tmp_path / "supervisor" / "proc" / "building" / "folders.py"
     assert folders.project_root(str(module)) is None
     (tmp_path / "pyproject.toml").touch()
     assert folders.project_root(str(module)) == tmp_path

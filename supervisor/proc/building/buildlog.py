@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from supervisor.errors import BuildError
-from supervisor.proc.toolchain import Tool
+from supervisor.proc.building.toolchain import Tool
 
 TAIL_LINES = 20
 TAIL_CHARS = 64 * 1024  # of the log, searched for the reason

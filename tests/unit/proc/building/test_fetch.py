@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import BuildError
-from supervisor.proc import fetch, source
-from supervisor.proc.progress import Silent
+from supervisor.proc.building import fetch, source
+from supervisor.proc.building.progress import Silent
 from tests.support import fake_build
 
 GOT = "1" * 64

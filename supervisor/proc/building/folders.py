@@ -37,7 +37,7 @@ def builds_dir(cache: Path) -> Path:
 
 def project_root(module: str = __file__) -> Path | None:
     """The checkout this package runs from (it holds `pyproject.toml` and can be written), or None when installed."""
-    root = Path(module).resolve().parents[2]
+    root = Path(module).resolve().parents[3]
     return root if (root / "pyproject.toml").is_file() and os.access(root, os.W_OK) else None
 
 

@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from supervisor.proc import toolchain
-from supervisor.proc.toolchain import Backend, Family, Tool
+from supervisor.proc.building import toolchain
+from supervisor.proc.building.toolchain import Backend, Family, Tool
 from tests.support import fake_build
 
 

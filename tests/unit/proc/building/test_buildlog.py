@@ -1,8 +1,8 @@
 import pytest
 
-from supervisor.proc import buildlog
-from supervisor.proc.buildlog import Step
-from supervisor.proc.toolchain import Tool
+from supervisor.proc.building import buildlog
+from supervisor.proc.building.buildlog import Step
+from supervisor.proc.building.toolchain import Tool
 
 
 @pytest.mark.parametrize(

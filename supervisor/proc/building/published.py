@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from supervisor.proc import folders
-from supervisor.proc.recipe import SERVER, Inputs
+from supervisor.proc.building import folders
+from supervisor.proc.building.recipe import SERVER, Inputs
 
 STALE_TREE_S = 14 * 24 * 3600  # an interrupted build that nobody continued for two weeks
 

@@ -4,7 +4,7 @@ import os
 import psutil
 import pytest
 
-from supervisor.proc import subcommand
+from supervisor.proc.building import subcommand
 from tests.support import fake_build
 
 

@@ -4,8 +4,9 @@ import os
 import pytest
 
 from supervisor.errors import BuildError
-from supervisor.proc import binary, source, toolchain
-from supervisor.proc.published import Record
+from supervisor.proc import binary
+from supervisor.proc.building import source, toolchain
+from supervisor.proc.building.published import Record
 from tests.support import fake_build
 
 COUNTING = fake_build.SERVER_SCRIPT.replace("case", 'echo "$1" >> "$0.runs"\ncase', 1)
