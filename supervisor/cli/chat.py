@@ -35,12 +35,17 @@ def command(
     optional = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
     body |= {name: value for name, value in optional.items() if value is not None}
     said = False
-    for event in _events(body):
-        if as_json:
-            click.echo(json.dumps(event))
-        elif piece := _piece(event):
-            click.echo(piece, nl=False)
-            said = True
+    try:
+        for event in _events(body):
+            if as_json:
+                click.echo(json.dumps(event))
+            elif piece := _piece(event):
+                click.echo(piece, nl=False)
+                said = True
+    except LlmsupError:
+        if said:  # what is wrong goes on a line of its own
+            click.echo()
+        raise
     if said:
         click.echo()
 

@@ -97,6 +97,8 @@ def _follow(path: Path, position: int, write: Write) -> None:
         except FileNotFoundError:
             same = True  # between two names; look again
         if not same:
+            while data := file.read(BLOCK):  # written between the last look and the rotation
+                write(data)
             file.close()
             file, position = None, 0
             continue

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import click
 
 from supervisor.cli import context
+from supervisor.errors import LlmsupError
 
 
 @click.command("run")
@@ -16,18 +17,35 @@ def command(ready_fd: int | None) -> None:
 
     SIGTERM and Ctrl-C drain and stop; a second one hurries.
     """
+    _fill_standard_streams()
     from supervisor import app
     from supervisor.settings.load import load
 
-    loaded = load(context.config_path(), os.environ)
-    app.run(loaded, ready=_teller(ready_fd))
+    tell = _teller(ready_fd)
+    try:
+        loaded = load(context.config_path(), os.environ)
+        app.run(loaded, ready=lambda why_not: tell(f"no {why_not}" if why_not else "ok"))
+    except LlmsupError as error:
+        tell(f"end {error.exit_code} {error}")
+        raise
+
+
+def _fill_standard_streams() -> None:
+    """Whoever started us may have closed some; what is opened next must not be taken for one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def _teller(ready_fd: int | None) -> Callable[[str], None]:
-    def tell(why_not: str) -> None:
-        if ready_fd is not None:
+    """Says one line to `start`: the first, and only that."""
+    fds = [] if ready_fd is None else [ready_fd]
+
+    def tell(line: str) -> None:
+        while fds:
+            fd = fds.pop()
             with contextlib.suppress(OSError):  # whoever started us has gone; the daemon goes on
-                os.write(ready_fd, b"ok\n" if not why_not else f"no {why_not}\n".encode())
-            os.close(ready_fd)
+                os.write(fd, f"{line}\n".encode())
+            os.close(fd)
 
     return tell

@@ -60,6 +60,9 @@ def command(timeout_s: float) -> None:
             f"{verdict[3:]}; the daemon goes on (pid {process.pid})",
             hint="mend it, then: llmsup restart; or: llmsup stop",
         )
+    if verdict.startswith("end "):
+        _, code, message = verdict.split(" ", 2)
+        raise _died(message, int(code))
     _report_death(process, log_path)
 
 
@@ -111,14 +114,16 @@ def _wait(process: "subprocess.Popen[bytes]", ready: int, timeout_s: float) -> s
 
 
 def _report_death(process: "subprocess.Popen[bytes]", log_path: Path) -> None:
-    """It ended before it could say anything: pass on its exit code and its last line."""
+    """It ended without a word on the pipe: pass on its exit code and the last line of its log."""
     code = process.wait()
     last = ""
     with contextlib.suppress(OSError):
         lines = log_path.read_text(errors="replace").strip().splitlines()
         last = lines[-1].removeprefix("llmsup: error: ") if lines else ""
-    error = LlmsupError(
-        last or f"the daemon ended with code {code}", hint=None if last else f"see {log_path}"
-    )
+    raise _died(last or f"the daemon ended with code {code} (see {log_path})", code)
+
+
+def _died(message: str, code: int) -> LlmsupError:
+    error = LlmsupError(message)
     error.exit_code = code if 0 < code < 8 else 1
-    raise error
+    return error

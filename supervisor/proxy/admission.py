@@ -32,6 +32,7 @@ from supervisor.proxy.upstream import Pool, Upstream
 from supervisor.types import Generation, ModelName
 
 BUSY_CPU_S = 0.01  # processor time within a sweep's second that counts as working
+LOOK_GAP_S = 5.0  # sweeps come once a second while an answer stands still
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Gate:
         self._pool_generation = Generation(0)
         self._doubted_at: int | None = None  # `view.checks` when doubt arose
         self._cpu: tuple[float, float] = (0.0, 0.0)  # (processor seconds, when it last grew)
+        self._looked_at = 0.0
         self._emptied = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -252,18 +254,23 @@ class Gate:
         """An answer stands still. Slow is not broken: while the child uses the processor, it waits on."""
         limit_s = self._admission.bounds.silence_s
         exchange = upstream.exchange
-        if exchange is None or quiet_s < limit_s or exchange.connection.stalled_since is not None:
+        if exchange is None or exchange.connection.stalled_since is not None:
             return
-        now = self._admission.clock.now()
-        signs = vitals.read(self.view.pid) if self.view.pid is not None else None
-        if signs is not None and signs.cpu_s >= self._cpu[0] + BUSY_CPU_S:
-            self._cpu = (signs.cpu_s, now)
-        if now - self._cpu[1] < limit_s:
+        if min(quiet_s, self._idle_s(self._admission.clock.now())) < limit_s:
             return
         self.doubt()
         upstream.give_up(
             UpstreamTimeout(f"no byte from llama-server for {quiet_s:.0f} s, and no sign of work")
         )
+
+    def _idle_s(self, now: float) -> float:
+        """For how long the child has not used the processor, as far as it was looked at."""
+        signs = vitals.read(self.view.pid) if self.view.pid is not None else None
+        worked = signs is not None and signs.cpu_s >= self._cpu[0] + BUSY_CPU_S
+        if worked or now - self._looked_at > LOOK_GAP_S:  # after a gap nothing is known: begin anew
+            self._cpu = (signs.cpu_s if signs is not None else 0.0, now)
+        self._looked_at = now
+        return now - self._cpu[1]
 
 
 class Admission:

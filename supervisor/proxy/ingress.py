@@ -10,7 +10,7 @@ from supervisor.errors import BadRequest, Forbidden
 from supervisor.proxy.inflight import Exchange
 
 # Routes that change the server, or reveal other clients' work (CONTRACT, "On the port"): for admin keys.
-ADMIN_PREFIXES = (b"/slots", b"/v1/stream", b"/tools", b"/cors-proxy", b"/models/")
+ADMIN_PREFIXES = (b"/slots", b"/metrics", b"/v1/stream", b"/tools", b"/cors-proxy", b"/models/")
 ADMIN_POSTS = frozenset({b"/props", b"/lora-adapters", b"/models"})
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 
