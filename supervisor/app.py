@@ -41,6 +41,7 @@ from supervisor.types import ModelName
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("daemon")
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SWEEP_S = 1.0
 # Requests leave no cycles behind; with hundreds of connections the default (700) walks them all for nothing.
 GC_THRESHOLDS = (20_000, 20, 50)
@@ -62,8 +63,8 @@ class BinaryFinder:
         path = binary.locate(self._setting)
         try:
             facts = path.stat()
-        except OSError as exc:
-            raise BuildError(f"{path}: {exc.strerror}", hint=binary.HINT) from exc
+        except FileNotFoundError:  # other errors are the machine's, and pass
+            raise BuildError(f"{path} has just been removed", hint=binary.HINT) from None
         stamp = (facts.st_mtime_ns, facts.st_size)
         if self._found is None or self._found.path != path or self._stamp != stamp:
             self._found, self._stamp = binary.probe(path), stamp
@@ -171,7 +172,7 @@ class Daemon:
     async def serve(self, ready: Callable[[str], None]) -> None:
         """From opening the port to closing it. ``ready`` is told once how the default model's start went."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(
             signal.SIGHUP, lambda: log.info("SIGHUP: reload comes with a later version; ignored")
@@ -188,8 +189,11 @@ class Daemon:
         for notice in notices(self._loaded):
             log.info("configuration", key=notice.key, note=notice.message)
         self._fleet.open()
-        jobs = [self._job("sweep", self._sweep()), self._job("start", self._announce(ready))]
-        await self._fleet.start_all()
+        jobs = [
+            self._job("sweep", self._sweep()),
+            self._job("announce", self._announce(ready)),
+            self._job("start", self._fleet.start_all()),
+        ]
         gc.collect()
         gc.freeze()  # what exists now lives as long as the daemon: collections need not look at it again
         gc.set_threshold(*GC_THRESHOLDS)
@@ -198,6 +202,9 @@ class Daemon:
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
+        for number in SIGNALS:  # all is done: one more must not make it look like a failure
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     async def _shut_down(self, server: asyncio.Server) -> None:
         """Top to bottom: refuse, drain, end the children, let clients read the rest, close. (FAULTS 26)"""
@@ -261,7 +268,7 @@ class Daemon:
         return status(
             Snapshot(
                 config=str(self._loaded.path),
-                listen=settings.listen,
+                listen=str(self._listener),
                 uptime_s=self._clock.now() - self._started_at,
                 now=self._clock.now(),
                 limit_bytes=settings.memory.limit_mb << 20,

@@ -31,13 +31,13 @@ class Record:
 class End:
     """A finished run, as far as the next start depends on it."""
 
-    wished: bool  # we or the operator ended it and want it down
-    replaced: bool  # ended by us in order to start the next generation at once
-    permanent: bool  # it will fail the same way until something is changed
-    port_clash: bool
-    killed_from_outside: bool  # SIGKILL that nobody here sent, without evidence of memory shortage
-    was_ready: bool
-    stable: bool
+    wished: bool = False  # we or the operator ended it and want it down
+    replaced: bool = False  # ended by us in order to start the next generation at once
+    permanent: bool = False  # it will fail the same way until something is changed
+    port_clash: bool = False
+    killed_from_outside: bool = False  # SIGKILL that nobody here sent, without evidence of memory shortage
+    was_ready: bool = False
+    stable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

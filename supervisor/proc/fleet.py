@@ -43,7 +43,10 @@ class Fleet:
             return
         self._views[view.name] = view
         for listener in self._listeners:
-            listener(view)
+            try:
+                listener(view)
+            except Exception:  # whoever looks on must not hurt the instance
+                log.exception("listener failed", model=view.name)
         if self._notifying is None or self._notifying.done():
             self._notifying = asyncio.ensure_future(self._notify())
 
@@ -88,8 +91,8 @@ class Fleet:
         await self.find(name).command(event)
 
     async def send_all(self, event: Event) -> None:
-        for instance in self._instances.values():
-            await instance.command(event)
+        # All at once: one that is busy (a model on a file server that hangs) must not keep the others waiting.
+        await asyncio.gather(*(instance.command(event) for instance in self._instances.values()))
 
     async def start_all(self) -> None:
         await self.send_all(Event.START)

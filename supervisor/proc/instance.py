@@ -10,77 +10,34 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
-from supervisor.clock import Clock
 from supervisor.errors import LlmsupError
 from supervisor.events import Death, Endpoint, InstanceView
 from supervisor.proc import command, ports, watch
+from supervisor.proc.autopsy import BY_WISH, ORDERED, cause_of, death, end_of
 from supervisor.proc.backoff import End, Record, judge, stable_after_s
-from supervisor.proc.causes import Cause, classify
-from supervisor.proc.command import ModelSpec, SupportsFlags
+from supervisor.proc.causes import Cause
+from supervisor.proc.command import ModelSpec
 from supervisor.proc.output import LogFile
-from supervisor.proc.probe import Health
 from supervisor.proc.run import Launch, Run, new_key
 from supervisor.proc.spawn import SpawnFailed
 from supervisor.proc.state import Action, Event, State, step
 from supervisor.proc.stop import FAST_LADDER, LADDER, Rung, descend
+from supervisor.proc.tools import Executable, Tools
 from supervisor.types import Generation, ModelName
+
+__all__ = ["Instance", "Tools"]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("instance")
 
-# Why we ended a run, by the event that made us; a drain keeps the reason it began with.
-_ORDERED = {
-    Event.STOP: "stopped",
-    Event.STOP_NOW: "stopped",
-    Event.RESTART: "restarted",
-    Event.STALLED: "stalled",
-    Event.UNREACHABLE: "unreachable",
-}
-_BY_WISH = frozenset({"stopped", "restarted"})
-
-
-class Executable(SupportsFlags, Protocol):
-    @property
-    def path(self) -> Path: ...
-
-
-class StartsRuns(Protocol):
-    def start(self, launch: Launch, generation: Generation, on_exit: Callable[[], None]) -> Run: ...
-
-
-class Probes(Protocol):
-    async def health(self, at: Endpoint) -> Health: ...
-    async def warm_up(self, at: Endpoint) -> str | None: ...
-
-
-class Traffic(Protocol):
-    """The proxy, as far as an instance needs to know it."""
-
-    async def drained(self, name: ModelName, within_s: float) -> None:
-        """Returns when no request is in flight to the model, or after ``within_s``."""
-
-    def abort(self, name: ModelName, generation: Generation) -> None:
-        """Close all connections to that generation, and send it nothing any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """Effects, so that tests can bring their own."""
-
-    clock: Clock
-    launcher: StartsRuns
-    prober: Probes
-    traffic: Traffic
-    chance: Callable[[], float]  # uniform in [0, 1)
-    find_binary: Callable[[], Awaitable[Executable]]
-    check_model: Callable[[Path], Awaitable[Cause | None]]
-    environ: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+LOOK_S = 30.0  # for the model file and the binary; a file server that hangs must not hold up a stop
+TRY_AGAIN_S = 1.0  # after an obstacle that says nothing about the child
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +66,7 @@ class Instance:
         self._startup_stall_s = startup_stall_s
         self._drain_s = drain_s
         self._log_file = log_file
-        self._ports = ports.candidates(port)
+        self._port = port
         self._mailbox: asyncio.Queue[_Message] = asyncio.Queue()
         self._state = State.STOPPED
         self._since = tools.clock.now()
@@ -189,17 +146,40 @@ class Instance:
     # ---- the one writer
 
     async def serve(self) -> None:
-        """Work through the mailbox, for ever."""
+        """Work through the mailbox, for ever. Called again after an error of our own."""
+        await self._mend()
         self._publish()
         while True:
             message = await self._mailbox.get()
-            if message.generation is None or message.generation == self._generation:
-                event = message.event
-                if event is None:
-                    event = await self._bury()
-                await self._apply(event)
-            if message.done is not None and not message.done.done():
-                message.done.set_result(None)
+            try:
+                await self._take(message)
+            finally:  # also when it failed: nobody may wait for ever
+                if message.done is not None and not message.done.done():
+                    message.done.set_result(None)
+
+    async def _mend(self) -> None:
+        """Whatever an error left half done is ended, and its end leads on in the usual way."""
+        run = self._run
+        if run is not None:
+            self._state = State.STOPPING
+            run.ordered = run.ordered or "internal_error"
+            await self._kill(FAST_LADDER, Event.DRAINED)
+            if run.exited.is_set():
+                self.post(None, run.generation)
+        elif not self._wanted:
+            self._state = State.STOPPED
+        elif self._state is not State.FAILED:
+            self._state, self._delay_s = State.BACKOFF, TRY_AGAIN_S
+            await self._disarm_delay(Event.GONE_BACKOFF)
+            await self._arm_delay(Event.GONE_BACKOFF)
+
+    async def _take(self, message: _Message) -> None:
+        if message.generation is not None and message.generation != self._generation:
+            return
+        if message.event is not None:
+            await self._apply(message.event)
+        elif self._run is not None:
+            await self._apply(await self._bury())
 
     async def _apply(self, first: Event) -> None:
         events = deque([first])
@@ -231,34 +211,46 @@ class Instance:
         self._record = Record()
 
     async def _spawn(self, _: Event) -> Event:
+        """Start the next generation; what stands in the way of it is an end like any other."""
         if self._generation > 0 and self._record.port_clashes == 0:
             self._restarts += 1
         self._generation = Generation(self._generation + 1)
-        generation = self._generation
         self._evidence = ""
-        cause: Cause
+        self._publish()  # STARTING is seen while the file and the binary are looked at
         try:
-            broken = await self._tools.check_model(Path(self._spec.path))
-            if broken is None:
-                binary = await self._tools.find_binary()
-                launch = self._compose(binary)
-                on_exit = partial(self.post, None, generation)
-                self._run = self._tools.launcher.start(launch, generation, on_exit)
-                return Event.SPAWNED
-            cause = broken
+            cause = await self._begin()
         except SpawnFailed as exc:
-            if exc.transient:  # the machine's fault: try again soon, hold nothing against the child
-                self._note(Cause("spawn_failed", exc.message), None)
-                self._delay_s = 1.0
-                return Event.GONE_BACKOFF
-            cause = Cause("not_executable", str(exc), permanent=True)
+            name = "spawn_failed" if exc.transient else "not_executable"
+            cause = Cause(name, str(exc), permanent=not exc.transient)
         except LlmsupError as exc:
             cause = Cause("cannot_start", str(exc), permanent=True)
+        except OSError as exc:  # out of descriptors or memory; a look that took too long
+            cause = Cause("spawn_failed", f"not possible just now: {exc!r}")
+        except Exception as exc:
+            log.exception("spawn failed", model=self.name)
+            cause = Cause("internal_error", repr(exc))
+        return self._unborn(cause) if cause is not None else Event.SPAWNED
+
+    async def _begin(self) -> Cause | None:
+        """None: it runs."""
+        async with asyncio.timeout(LOOK_S):
+            broken = await self._tools.check_model(Path(self._spec.path))
+            if broken is not None:
+                return broken
+            binary = await self._tools.find_binary()
+        on_exit = partial(self.post, None, self._generation)
+        self._run = self._tools.launcher.start(self._compose(binary), self._generation, on_exit)
+        return None
+
+    def _unborn(self, cause: Cause) -> Event:
         self._note(cause, None)
-        return Event.GONE_FAILED if self._wanted else Event.GONE_WANTED
+        if cause.name == "spawn_failed":  # the machine's fault: nothing is held against the child
+            self._delay_s = TRY_AGAIN_S
+            return Event.GONE_BACKOFF
+        return self._judge(End(wished=not self._wanted, permanent=cause.permanent))
 
     def _compose(self, binary: Executable) -> Launch:
-        endpoint = Endpoint(ports.LOOPBACK, next(self._ports), new_key())
+        endpoint = Endpoint(ports.LOOPBACK, ports.pick(self._port, self._record.port_clashes), new_key())
         argv = command.argv(self._spec, binary, str(binary.path), host=endpoint.host, port=endpoint.port)
         marker = f"{os.getpid()}:{self.name}:{self._generation}"
         env = command.environment(self._spec, self._tools.environ, api_key=endpoint.api_key, marker=marker)
@@ -285,7 +277,7 @@ class Instance:
         self._publish()
 
     async def _drain(self, event: Event) -> None:
-        self._living().ordered = _ORDERED.get(event)
+        self._living().ordered = ORDERED.get(event)
         self._job("drain", self._drained())
 
     async def _drained(self) -> None:
@@ -295,14 +287,19 @@ class Instance:
 
     async def _kill(self, ladder: tuple[Rung, ...], event: Event) -> None:
         run = self._living()
-        run.ordered = _ORDERED.get(event, run.ordered)
-        self._tools.traffic.abort(self.name, run.generation)
+        run.ordered = ORDERED.get(event, run.ordered)
+        self._abort(run)
         self._end_jobs()
         self._hurry.clear()
         self._job("ladder", self._descend(run, ladder))
 
     async def _descend(self, run: Run, ladder: tuple[Rung, ...]) -> None:
-        if not await descend(run, ladder, self._tools.clock, self._hurry):
+        try:
+            ended = await descend(run, ladder, self._tools.clock, self._hurry)
+        except OSError:  # it changed its user, and we may not signal it any more
+            log.exception("ladder failed", model=self.name)
+            ended = False
+        if not ended:
             log.error("unkillable", model=self.name, pid=run.child.pid)
             self.post(Event.UNKILLED, run.generation)
 
@@ -322,46 +319,30 @@ class Instance:
     async def _bury(self) -> Event:
         """Judge an exit: what was it, and what follows?"""
         run = self._living()
-        self._tools.traffic.abort(self.name, run.generation)
+        self._abort(run)
         self._end_jobs()
         status, tail = await run.bury(self._tools.clock)
-        cause = classify(status, tail, ordered=run.ordered)
-        if self._evidence and run.ordered not in _BY_WISH:
-            cause = Cause(cause.name, self._evidence)
-        end = self._end_of(run, cause)
-        judgement = judge(end, self._record, self._tools.chance())
-        self._record, self._delay_s = judgement.record, judgement.delay_s
+        cause = cause_of(run, status, tail, self._evidence)
+        end = end_of(run, cause, now=self._tools.clock.now(), wanted=self._wanted)
         self._note(cause, run)
         self._run = None
+        return self._judge(end)
+
+    def _judge(self, end: End) -> Event:
+        judgement = judge(end, self._record, self._tools.chance())
+        self._record, self._delay_s = judgement.record, judgement.delay_s
         return judgement.event
 
-    def _end_of(self, run: Run, cause: Cause) -> End:
-        now = self._tools.clock.now()
-        ready_at = run.ready_at
-        stable = ready_at is not None and now - ready_at >= stable_after_s(ready_at - run.spawned_at)
-        return End(
-            wished=not self._wanted,
-            replaced=run.ordered in _BY_WISH,
-            permanent=cause.permanent and ready_at is None,
-            port_clash=cause.name == "port_in_use" and ready_at is None,
-            killed_from_outside=cause.name == "killed",
-            was_ready=ready_at is not None,
-            stable=stable,
-        )
+    def _abort(self, run: Run) -> None:
+        try:
+            self._tools.traffic.abort(self.name, run.generation)
+        except Exception:  # the proxy's trouble must not keep a child from being ended or buried
+            log.exception("abort failed", model=self.name)
 
     def _note(self, cause: Cause, run: Run | None) -> None:
-        status = run.status if run is not None else None
-        self._last_death = Death(
-            at=self._tools.clock.wall(),
-            generation=self._generation,
-            cause=cause.name,
-            signal=status.signal_name if status is not None else None,
-            exit_code=status.code if status is not None else None,
-            uptime_s=self._tools.clock.now() - run.spawned_at if run is not None else 0.0,
-            detail=cause.detail,
-            permanent=cause.permanent,
-        )
-        say = log.info if cause.name in _BY_WISH else log.warning
+        clock = self._tools.clock
+        self._last_death = death(run, cause, self._generation, at=clock.wall(), now=clock.now())
+        say = log.info if cause.name in BY_WISH else log.warning
         say("ended", model=self.name, generation=self._generation, cause=cause.name, detail=cause.detail)
 
     def _living(self) -> Run:
@@ -392,7 +373,8 @@ class Instance:
     def _job_done(self, generation: Generation, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("job failed", model=self.name, job=task.get_name(), exc_info=error)
-            self._evidence = f"llmsup's own {task.get_name()} failed: {error!r}"
+            if generation == self._generation:
+                self._evidence = f"llmsup's own {task.get_name()} failed: {error!r}"
             self.post(Event.UNREACHABLE, generation)
 
     def _end_jobs(self) -> None:

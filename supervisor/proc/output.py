@@ -36,6 +36,8 @@ class LogFile:
         self.path = path
         self.dropped_blocks = 0
         self.error: str | None = None
+        self._closing = False
+        self._fd: int | None = None  # the disk thread's alone
         self._queue: queue.Queue[bytes | None] = queue.Queue(QUEUE_BLOCKS)
         self._thread = threading.Thread(target=self._run, name=f"log-{path.stem}", daemon=True)
         self._thread.start()
@@ -48,41 +50,53 @@ class LogFile:
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what is queued and end the thread; gives up waiting after ``timeout_s``."""
-        try:
+        self._closing = True
+        with contextlib.suppress(queue.Full):  # then the thread sees the mark, should the disk let it go on
             self._queue.put(None, timeout=timeout_s)
-        except queue.Full:
-            return
-        self._thread.join(timeout_s)
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        fd: int | None = None
         while (block := self._queue.get()) is not None:
             try:
-                fd = self._roll(fd)
-                os.write(fd, block)
+                self._write(block)
                 self.error = None
             except OSError as exc:
                 # Folder gone or disk full: the ring goes on; the next block tries a fresh file.
                 self.dropped_blocks += 1
                 self.error = f"{self.path}: {exc.strerror or exc}"
-                _close(fd)
-                fd = None
-        _close(fd)
+                self._close_file()
+            if self._closing and self._queue.empty():
+                break
+        self._close_file()
 
-    def _roll(self, fd: int | None) -> int:
+    def _write(self, block: bytes) -> None:
+        rest = memoryview(block)
+        fd = self._open()
+        while rest:  # a disk that is nearly full takes a part, and the error comes with the next
+            rest = rest[os.write(fd, rest) :]
+
+    def _open(self) -> int:
         """The descriptor to write to: reopened when the file was removed, renamed away when it is full."""
-        if fd is not None:
-            status = os.fstat(fd)
+        if self._fd is not None:
+            status = os.fstat(self._fd)
             if status.st_nlink and status.st_size < FILE_BYTES:
-                return fd
-            os.close(fd)
+                return self._fd
+            self._close_file()
             if status.st_nlink:
                 self._shift()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Not through a link somebody planted: what is written here is the child's to choose.
-        return os.open(
-            self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640
-        )
+        # Not through a link somebody planted: what is written here is the child's to choose. Not waiting
+        # for a reader, should it be a pipe.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._fd = os.open(self.path, flags, 0o640)
+        return self._fd
+
+    def _close_file(self) -> None:
+        """Forgets the number first: closed twice, it would be somebody else's."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def _shift(self) -> None:
         """child.log.4 -> .5, ..., child.log -> .1"""
@@ -93,12 +107,6 @@ class LogFile:
         for older, newer in reversed(list(pairwise(names))):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(older, newer)
-
-
-def _close(fd: int | None) -> None:
-    if fd is not None:
-        with contextlib.suppress(OSError):
-            os.close(fd)
 
 
 class Output:
@@ -118,7 +126,11 @@ class Output:
     def start(self) -> None:
         """Begin to read; to be called once the child has its end, which is then closed here."""
         os.close(self.write_fd)
-        threading.Thread(target=self._drain, name=f"drain-{self._read_fd}", daemon=True).start()
+        try:
+            threading.Thread(target=self._drain, name=f"drain-{self._read_fd}", daemon=True).start()
+        except RuntimeError:  # no thread to be had
+            os.close(self._read_fd)
+            raise
 
     def abandon(self) -> None:
         """Close both ends of a pipe whose child was never born."""

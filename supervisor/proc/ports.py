@@ -7,6 +7,7 @@ own refusal ("couldn't bind") is what counts, and it gets the next candidate.
 import errno
 import socket
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 LOOPBACK = "127.0.0.1"
 HIGHEST = 65535
@@ -46,3 +47,12 @@ def candidates(
                 yield port
     while True:
         yield any_free()
+
+
+def pick(configured: int, clashes: int = 0) -> int:
+    """The port for the next generation: the configured one again, unless the child was refused it just now.
+
+    Raises:
+        OSError: no descriptor left to look with.
+    """
+    return next(islice(candidates(configured), clashes, None))

@@ -28,7 +28,12 @@ class Prober:
     def __init__(self) -> None:
         # trust_env: HTTP_PROXY must not hijack loopback. verify: no TLS here, and loading the
         # certificate store costs 30 ms.
-        self._http = httpx.AsyncClient(trust_env=False, verify=False)  # noqa: S501  loopback, plain HTTP
+        # A fresh connection each time: one kept alive would answer for a listener that has closed.
+        self._http = httpx.AsyncClient(
+            trust_env=False,
+            verify=False,  # noqa: S501  loopback, plain HTTP
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -36,10 +41,8 @@ class Prober:
     async def health(self, at: Endpoint) -> Health:
         try:
             answer = await self._http.get(f"http://{at.host}:{at.port}/health", timeout=HEALTH_TIMEOUT_S)
-        except httpx.ConnectError:
-            return Health.REFUSED
-        except httpx.HTTPError:
-            return Health.SILENT
+        except httpx.HTTPError as exc:
+            return Health.REFUSED if _refused(exc) else Health.SILENT
         return Health.READY if answer.status_code == httpx.codes.OK else Health.LOADING
 
     async def warm_up(self, at: Endpoint) -> str | None:
@@ -56,3 +59,12 @@ class Prober:
         if answer.status_code == httpx.codes.OK or answer.status_code in NO_COMPLETION_HERE:
             return None
         return f"a one-token completion was answered {answer.status_code}: {answer.text[:200]}"
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether the child's side said no. Not having a descriptor left for asking is no word of the child's."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -6,7 +6,7 @@ which a grandchild may hold open (3.00 s against 0.00 s measured). Here the orde
 1. the exit is *noticed* (pidfd on Linux, kqueue on macOS, a waiting thread elsewhere) without reaping;
 2. the group gets SIGKILL while the unreaped leader still pins its number;
 3. the leader is reaped;
-4. ``killpg(group, 0)`` says when the last member is gone; the number cannot be reused before that.
+4. ``killpg(group, 0)`` and `/proc` say when the last member has ended; the number cannot be reused before.
 """
 
 import asyncio
@@ -19,11 +19,14 @@ import threading
 from collections.abc import Callable
 
 from supervisor.clock import Clock
+from supervisor.proc import vitals
 from supervisor.proc.causes import ExitStatus
 from supervisor.proc.spawn import Child
 
 GROUP_GRACE_S = 10.0  # SIGKILL is at once, unless a member sits in a driver
 GROUP_POLL_S = 0.005
+GROUP_POLL_GROWTH = 1.5
+GROUP_POLL_MAX_S = 0.1  # each poll looks at all processes of the machine
 
 
 class Watch:
@@ -94,12 +97,24 @@ def reap(child: Child) -> ExitStatus:
     return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
 
 
+def _reap_orphans(child: Child) -> None:
+    """As process 1 of a container we inherit the members whose parent has ended, and nobody else reaps them."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-child.pid, os.WNOHANG)[0]:
+            pass
+
+
 async def group_gone(child: Child, clock: Clock, *, within_s: float = GROUP_GRACE_S) -> bool:
-    """Wait until no member of a reaped leader's group is left; False when one stays."""
-    deadline = clock.now() + within_s
-    while signal_group(child, 0):
+    """Wait until no member of a reaped leader's group runs any more; False when one stays.
+
+    Members that are only waiting to be reaped count as gone: init may take seconds, or never do it.
+    """
+    deadline, pause_s = clock.now() + within_s, GROUP_POLL_S
+    while signal_group(child, 0) and vitals.any_alive(child.pid):
         if clock.now() >= deadline:
             return False
         signal_group(child, signal.SIGKILL)
-        await clock.sleep(GROUP_POLL_S)
+        await clock.sleep(pause_s)
+        pause_s = min(pause_s * GROUP_POLL_GROWTH, GROUP_POLL_MAX_S)
+    _reap_orphans(child)
     return True

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
 from supervisor.clock import Clock
 from supervisor.events import Endpoint
 from supervisor.proc import reaper, spawn, vitals
@@ -16,6 +18,8 @@ from supervisor.proc.causes import ExitStatus
 from supervisor.proc.output import LogFile, Output, signal_from_thread
 from supervisor.proc.reaper import Watch
 from supervisor.types import Generation
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("run")
 
 EOF_GRACE_S = 0.25  # the last words of a dead child are in the pipe; a grandchild may hold it open
 
@@ -44,12 +48,13 @@ class Run:
         return (self.output.bytes_read, signs.io_bytes, signs.rss_bytes, round(signs.cpu_s, 1))
 
     async def bury(self, clock: Clock) -> tuple[ExitStatus, list[str]]:
-        """After the exit: end the group, reap, collect the last words. The group is empty on return."""
-        status = reaper.reap(self.child)
-        self.status = status
-        await reaper.group_gone(self.child, clock)
+        """After the exit: end the group, reap, collect the last words. The group is empty on return, or said not to be."""
+        if self.status is None:
+            self.status = reaper.reap(self.child)
+        if not await reaper.group_gone(self.child, clock):
+            log.error("group not empty", generation=self.generation, group=self.child.pid)
         await within(self._eof, EOF_GRACE_S, clock)
-        return status, self.output.tail()
+        return self.status, self.output.tail()
 
     def close(self) -> None:
         self._watch.close()
@@ -95,7 +100,8 @@ class Launcher:
 
         Raises:
             BuildError: the executable cannot be run.
-            SpawnFailed: no process could be made.
+            SpawnFailed: no process could be made, or none that can be looked after.
+            OSError: no descriptors for its output.
         """
         loop = asyncio.get_running_loop()
         eof, exited = asyncio.Event(), asyncio.Event()
@@ -105,15 +111,18 @@ class Launcher:
         except BaseException:
             output.abandon()
             raise
-        output.start()
 
         def notice() -> None:
             exited.set()
             on_exit()
 
-        return Run(
-            generation, launch.endpoint, child, output, self._clock.now(), exited, eof, Watch(child, notice)
-        )
+        try:
+            output.start()
+            watch = Watch(child, notice)
+        except (OSError, RuntimeError) as exc:
+            reaper.reap(child)
+            raise spawn.SpawnFailed(f"no thread to look after it: {exc}", transient=True) from exc
+        return Run(generation, launch.endpoint, child, output, self._clock.now(), exited, eof, watch)
 
 
 def log_path(folder: Path, name: str) -> Path:

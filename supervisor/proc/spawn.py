@@ -47,15 +47,18 @@ class SpawnFailed(InstanceError):
 
 
 @functools.cache
-def launcher() -> tuple[str, ...]:
-    """The words before the child's own argument list; empty where the kernel has no such signal."""
+def launcher(parent: int) -> tuple[str, ...]:
+    """The words before the child's own argument list; empty where the kernel has no such signal.
+
+    ``parent`` is our pid: what was found before a fork must not be used after it.
+    """
     if not sys.platform.startswith("linux"):
         return ()
     setpriv = shutil.which("setpriv")
     if setpriv is not None and _knows_pdeathsig(setpriv):
-        return (setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _SHELL, str(os.getpid()))
+        return (setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _SHELL, str(parent))
     script = Path(__file__).with_name("launch.py")
-    return (sys.executable, "-I", "-S", str(script), str(os.getpid()))
+    return (sys.executable, "-I", "-S", str(script), str(parent))
 
 
 def _knows_pdeathsig(setpriv: str) -> bool:
@@ -74,12 +77,12 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], *, output_fd: int) -> Chi
         SpawnFailed: the machine could not make a process.
     """
     assert threading.current_thread() is threading.main_thread()  # noqa: S101  see the module docstring
-    if not os.access(argv[0], os.X_OK):
+    if not os.path.isfile(argv[0]) or not os.access(argv[0], os.X_OK):  # a folder is "executable" too
         what = "is not executable" if os.path.exists(argv[0]) else "does not exist"
         raise BuildError(f"{argv[0]} {what}", hint="build it with: llmsup build")
     try:
         process = subprocess.Popen(
-            [*launcher(), *argv],
+            [*launcher(os.getpid()), *argv],
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=output_fd,

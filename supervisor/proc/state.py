@@ -6,7 +6,8 @@ Two rules hold in every row:
 
 * a raw exit never enters the table; it is first judged (`judge` in `backoff`) and enters as one of
   the ``GONE_*`` events, so that the table needs no conditions;
-* stop beats restart: once DOWN is wished, only START (an operator's newer wish) revives it.
+* stop beats restart: while a child is being ended because DOWN is wished, only START (an operator's
+  newer wish) brings the next one.
 """
 
 from enum import StrEnum
@@ -118,6 +119,7 @@ _DECIDED: dict[State, dict[Event, Row]] = {
         E.STOP: (S.STOPPING, (A.WANT_DOWN,)),
         E.STOP_NOW: (S.STOPPING, (A.WANT_DOWN, A.HURRY)),
         E.START: (S.STOPPING, (A.WANT_UP, A.FORGIVE)),
+        E.RESTART: (S.STOPPING, (A.FORGIVE,)),
         E.UNKILLED: (S.UNKILLABLE, ()),
         **_GONE,
     },

@@ -35,12 +35,11 @@ FAST_LADDER: tuple[Rung, ...] = (Rung(TERM, 2.0), Rung((signal.SIGKILL,), 10.0, 
 
 
 async def descend(run: Run, rungs: Sequence[Rung], clock: Clock, hurry: asyncio.Event) -> bool:
-    """Step down until the child has ended; ``hurry`` skips the wait of the current rung.
+    """Step down until the child has ended; ``hurry`` skips the wait of one rung.
 
     Returns False when the last rung did not end it: it sits in a driver, unkillable.
     """
     for rung in rungs:
-        hurry.clear()
         for number in rung.signals:
             if rung.group:
                 reaper.signal_group(run.child, number)
@@ -48,6 +47,7 @@ async def descend(run: Run, rungs: Sequence[Rung], clock: Clock, hurry: asyncio.
                 reaper.signal_leader(run.child, number)
         if await _either(run.exited, hurry, rung.wait_s, clock):
             return True
+        hurry.clear()  # after the wait, not before: a wish sent before the first step counts too
     return run.exited.is_set()
 
 

@@ -31,13 +31,32 @@ def read(pid: int) -> Vitals | None:
 def _read_proc(pid: int) -> Vitals | None:
     folder = Path("/proc") / str(pid)
     try:
-        stat = (folder / "stat").read_text()
-        fields = stat[stat.rindex(")") + 2 :].split()  # the name may hold anything, spaces too
+        fields = _stat(folder)
         rss = int((folder / "statm").read_text().split()[1]) * _PAGE
         io = _io_bytes(folder / "io")
     except (OSError, ValueError, IndexError):
         return None
     return Vitals(rss, (int(fields[11]) + int(fields[12])) / _TICKS, io, fields[0])
+
+
+def any_alive(group: int) -> bool:
+    """Whether a member of the process group still runs: zombies do not. True where nobody can tell."""
+    if not sys.platform.startswith("linux"):
+        return True
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                state, _, of = _stat(Path("/proc") / name)[:3]
+            except (OSError, ValueError):
+                continue  # gone since
+            if int(of) == group and state not in {"Z", "X"}:
+                return True
+    return False
+
+
+def _stat(folder: Path) -> list[str]:
+    """The fields after the name: state, parent, group, ... The name may hold anything, brackets too."""
+    return (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def _io_bytes(path: Path) -> int:

@@ -8,13 +8,11 @@ processor time together is.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from supervisor.clock import Clock
-from supervisor.events import Endpoint
 from supervisor.proc.probe import Health
 from supervisor.proc.run import Run, within
 from supervisor.proc.state import Event
+from supervisor.proc.tools import Tools
 
 FIRST_POLL_S = 0.004  # the demo model loads in 15-50 ms; a refused connect costs 0.3 ms
 POLL_GROWTH = 1.3
@@ -32,19 +30,7 @@ class Report:
     evidence: str = ""
 
 
-class _Probes(Protocol):
-    async def health(self, at: Endpoint) -> Health: ...
-    async def warm_up(self, at: Endpoint) -> str | None: ...
-
-
-class _Tools(Protocol):
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def prober(self) -> _Probes: ...
-
-
-async def until_loaded(run: Run, tools: _Tools, stall_s: float) -> Report:
+async def until_loaded(run: Run, tools: Tools, stall_s: float) -> Report:
     """Poll ``/health`` until it is 200, or until nothing has moved for ``stall_s`` seconds."""
     clock = tools.clock
     pause = FIRST_POLL_S
@@ -64,7 +50,7 @@ async def until_loaded(run: Run, tools: _Tools, stall_s: float) -> Report:
         pause = min(pause * POLL_GROWTH, MAX_POLL_S)
 
 
-async def until_warm(run: Run, tools: _Tools) -> Report:
+async def until_warm(run: Run, tools: Tools) -> Report:
     """Have one token made; a binary whose GPU is broken passes ``/health`` and fails here."""
     wrong: str | None = ""
     for attempt in range(WARM_UP_TRIES):
@@ -76,11 +62,16 @@ async def until_warm(run: Run, tools: _Tools) -> Report:
     return Report(Event.STALLED, f"loaded, but {wrong}")
 
 
-async def while_ready(run: Run, tools: _Tools, poke: asyncio.Event, alive: Callable[[], None]) -> Report:
+async def while_ready(run: Run, tools: Tools, poke: asyncio.Event, alive: Callable[[], None]) -> Report:
     """Poll until it refuses connections; ``alive`` is called when it answers somebody's doubt (``poke``)."""
     refusals = 0
+    doubted = False  # kept until it is answered: whoever doubts waits for `alive`
     while True:
-        doubted = await within(poke, REFUSED_TWICE_S if refusals else HEALTH_EVERY_S, tools.clock)
+        if refusals:
+            await tools.clock.sleep(REFUSED_TWICE_S)  # not shortened by a poke: a burst of them is one doubt
+        else:
+            await within(poke, HEALTH_EVERY_S, tools.clock)
+        doubted |= poke.is_set()
         poke.clear()
         health = await tools.prober.health(run.endpoint)
         if health is Health.REFUSED:
@@ -90,4 +81,5 @@ async def while_ready(run: Run, tools: _Tools, poke: asyncio.Event, alive: Calla
             continue
         refusals = 0
         if doubted and health is Health.READY:
+            doubted = False
             alive()

@@ -1,0 +1,51 @@
+"""The effects an instance may have, as small protocols, so that tests can bring their own."""
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from supervisor.clock import Clock
+from supervisor.events import Endpoint
+from supervisor.proc.causes import Cause
+from supervisor.proc.command import SupportsFlags
+from supervisor.proc.probe import Health
+from supervisor.proc.run import Launch, Run
+from supervisor.types import Generation, ModelName
+
+
+class Executable(SupportsFlags, Protocol):
+    @property
+    def path(self) -> Path: ...
+
+
+class StartsRuns(Protocol):
+    def start(self, launch: Launch, generation: Generation, on_exit: Callable[[], None]) -> Run: ...
+
+
+class Probes(Protocol):
+    async def health(self, at: Endpoint) -> Health: ...
+    async def warm_up(self, at: Endpoint) -> str | None: ...
+
+
+class Traffic(Protocol):
+    """The proxy, as far as an instance needs to know it."""
+
+    async def drained(self, name: ModelName, within_s: float) -> None:
+        """Returns when no request is in flight to the model, or after ``within_s``."""
+
+    def abort(self, name: ModelName, generation: Generation) -> None:
+        """Close all connections to that generation, and send it nothing any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    clock: Clock
+    launcher: StartsRuns
+    prober: Probes
+    traffic: Traffic
+    chance: Callable[[], float]  # uniform in [0, 1)
+    find_binary: Callable[[], Awaitable[Executable]]
+    check_model: Callable[[Path], Awaitable[Cause | None]]
+    environ: dict[str, str] = field(default_factory=lambda: dict(os.environ))

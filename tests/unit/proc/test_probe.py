@@ -1,0 +1,66 @@
+import errno
+
+import httpx
+import pytest
+
+from supervisor.events import Endpoint
+from supervisor.proc import ports
+from supervisor.proc.probe import Health, Prober
+
+AT = Endpoint("127.0.0.1", 9000, "key")
+pytestmark = pytest.mark.anyio
+
+
+def prober(answer):
+    it = Prober()
+    it._http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    return it
+
+
+def raising(error, cause=None):
+    def answer(_):
+        raise error from cause
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "health"), [(200, Health.READY), (503, Health.LOADING), (404, Health.LOADING)]
+)
+async def test_health_by_status(status, health):
+    assert await prober(lambda _: httpx.Response(status)).health(AT) is health
+
+
+async def test_a_closed_port_refuses():
+    it = Prober()
+    assert await it.health(Endpoint("127.0.0.1", ports.ephemeral(), "key")) is Health.REFUSED
+    await it.aclose()
+
+
+async def test_our_own_lack_of_descriptors_is_no_refusal():
+    error = httpx.ConnectError("no"), OSError(errno.EMFILE, "Too many open files")
+    assert await prober(raising(*error)).health(AT) is Health.SILENT
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout("late"), httpx.RemoteProtocolError("odd")])
+async def test_silence_is_not_refusal(error):
+    assert await prober(raising(error)).health(AT) is Health.SILENT
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 501])
+async def test_warm_up_is_satisfied_by_a_token_or_a_server_without_completions(status):
+    seen = []
+
+    def answer(request):
+        seen.append(request.headers["authorization"])
+        return httpx.Response(status)
+
+    assert await prober(answer).warm_up(AT) is None
+    assert seen == ["Bearer key"]
+
+
+async def test_warm_up_says_what_was_wrong():
+    assert "answered 500: broken GPU" in await prober(
+        lambda _: httpx.Response(500, text="broken GPU")
+    ).warm_up(AT)
+    assert "no answer" in await prober(raising(httpx.ReadTimeout("late"))).warm_up(AT)
