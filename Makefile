@@ -8,6 +8,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LLMSUP := $(BIN)/llmsup
 STAMP := $(VENV)/.stamp
+# The tests wait more than they compute.
+JOBS ?= 3
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .PHONY: help setup run stop build model test test-unit test-integration test-real lint type layers check bench lock clean
@@ -20,7 +22,7 @@ setup: $(STAMP)-runtime build model  ## everything `run` needs: virtual environm
 $(STAMP)-runtime: requirements/runtime.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install python3 (apt install python3 python3-venv), or make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "setting up $(VENV) with $$($(PYTHON) --version) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo "the venv module is missing: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 	@$(PIP) install --require-hashes -r requirements/runtime.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
@@ -45,19 +47,19 @@ run: setup  ## set up, start llmsup in the background, ask the model something
 	@printf '  %s status       # then kill -9 the pid of the model, and ask again\n  make stop                     # and: make help\n' $(LLMSUP)
 
 stop:  ## stop what `make run` started
-	@$(LLMSUP) stop
+	@if test -x $(LLMSUP); then $(LLMSUP) stop; else echo "nothing is set up here, so nothing runs"; fi
 
 test: $(STAMP)-dev build model  ## all tests: unit, fake llama-server, real llama-server
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS)
 
 test-unit: $(STAMP)-dev  ## pure parts, injected time
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest -n $(JOBS) tests/unit
 
 test-integration: $(STAMP)-dev  ## the daemon on a fake llama-server with failure switches
-	@$(BIN)/python -m pytest tests/integration
+	@$(BIN)/python -m pytest -n $(JOBS) tests/integration
 
 test-real: $(STAMP)-dev build model  ## the daemon on the real binary and the demo model
-	@$(BIN)/python -m pytest tests/real
+	@$(BIN)/python -m pytest -n $(JOBS) tests/real
 
 lint: $(STAMP)-dev  ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -2,6 +2,8 @@
 
 import sys
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 
 def main() -> None:
     """Run the command; the exit code is the contract's."""
@@ -13,9 +15,13 @@ def main() -> None:
             "llmsup: error: another package named 'supervisor' is loaded "
             f"({getattr(supervisor, '__file__', '?')}); install llmsup in a virtual environment of its own"
         )
-    from supervisor.cli.main import run
+    try:
+        from supervisor.cli.main import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command could say so itself
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def _is_ours() -> bool:

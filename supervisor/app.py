@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import random
+import resource
 import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -22,7 +23,7 @@ from supervisor.listen import Listener
 from supervisor.observe import logging as observe_logging
 from supervisor.proc import binary, modelfile
 from supervisor.proc.causes import Cause
-from supervisor.proc.command import CACHE_RAM_SHARE, ModelSpec
+from supervisor.proc.command import CACHE_RAM_SHARE, HTTP_THREADS_SPARE, ModelSpec
 from supervisor.proc.fleet import Fleet
 from supervisor.proc.instance import Instance, Tools
 from supervisor.proc.output import LogFile
@@ -45,6 +46,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SWEEP_S = 1.0
 # Requests leave no cycles behind; with hundreds of connections the default (700) walks them all for nothing.
 GC_THRESHOLDS = (20_000, 20, 50)
+OWN_DESCRIPTORS = 64  # about 25 at rest, and 10 for each start of a child
+MIN_CLIENTS, MAX_CLIENTS = 8, 16_384
 FLUSH_S = 1.0  # for the last bytes to clients, after the last answer
 
 
@@ -117,7 +120,7 @@ class Daemon:
             self._clock,
         )
         self._pipeline = self._compose()
-        self._control = ControlServer(self, run_dir.socket_path)
+        self._control = ControlServer(self, run_dir)
 
     def _compose(self) -> Pipeline:
         settings = self._loaded.settings
@@ -152,9 +155,20 @@ class Daemon:
             trusted_proxies=tuple(settings.proxy.trusted_proxies),
             policy=Unlimited(),
             max_body_bytes=settings.proxy.max_body_bytes,
+            max_connections=self._max_connections(),
             clock=self._clock,
         )
         return Pipeline(wiring, self._admission, self._in_flight)
+
+    def _max_connections(self) -> int:
+        """As many clients as descriptors allow, less what children, logs, control and connections to them need."""
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with contextlib.suppress(ValueError, OSError):  # macOS does not take its own "unlimited"
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        slots = sum(model.parallel for model in self._loaded.settings.models.values())
+        upstream = min(slots, self._loaded.settings.proxy.max_concurrent_requests) + HTTP_THREADS_SPARE
+        return max(MIN_CLIENTS, min(MAX_CLIENTS, limit - OWN_DESCRIPTORS - upstream))
 
     # The pipeline and the gates need each other; these two close the ring.
     def _reject(self, *args: Any) -> None:
@@ -193,6 +207,7 @@ class Daemon:
             self._job("sweep", self._sweep()),
             self._job("announce", self._announce(ready)),
             self._job("start", self._fleet.start_all()),
+            self._job("control", self._control.keep(self._clock)),
         ]
         gc.collect()
         gc.freeze()  # what exists now lives as long as the daemon: collections need not look at it again
@@ -210,7 +225,9 @@ class Daemon:
         """Top to bottom: refuse, drain, end the children, let clients read the rest, close. (FAULTS 26)"""
         log.info("stopping", in_flight=len(self._in_flight.rows))
         self._admission.drain()
-        stopping = asyncio.create_task(self._fleet.stop_all(now=self._hurry.is_set()), name="stop")
+        now = self._hurry.is_set()
+        self._hurry.clear()
+        stopping = asyncio.create_task(self._fleet.stop_all(now=now), name="stop")
         hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
         await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()

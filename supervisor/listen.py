@@ -14,7 +14,7 @@ class Listener:
     """A bound socket. Nobody is accepted before `open`, but nobody is refused either: the backlog holds them."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+        self._host = host
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -22,6 +22,7 @@ class Listener:
             self._socket.bind((host, port))
             self._socket.listen(BACKLOG)
             self._socket.setblocking(False)
+            self._port: int = self._socket.getsockname()[1]  # 0 has become a free one
         except OSError as exc:
             self._socket.close()
             raise _explained(exc, host, port) from exc

@@ -84,7 +84,7 @@ def _refused(status: int, body: bytes) -> LlmsupError:
     try:
         message = json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        message = body.decode("utf-8", "replace")[:200]
+        message = " ".join(body.decode("utf-8", "replace").split())[:200]  # somebody else's page, on one line
     return LlmsupError(f"{status}: {message}")
 
 

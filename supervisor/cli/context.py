@@ -34,5 +34,7 @@ def listen() -> tuple[str, int]:
     from supervisor.settings.paths import split_listen
 
     host, port = split_listen(locate.essentials(config_path(), os.environ).listen)
+    if not port:  # a free one was chosen; only the daemon knows which
+        host, port = split_listen(client().get("/status")["listen"])
     wildcard = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  where to connect, not to listen
     return wildcard.get(host, host), port

@@ -1,13 +1,12 @@
 """The root of the command: finds the verb, says errors in one line, ends with the contract's exit code."""
 
 import importlib
-import os
-import sys
 from collections.abc import Sequence
 
 import click
 
 from supervisor import __version__
+from supervisor.cli import streams
 from supervisor.errors import BuildError, LlmsupError
 
 # verb -> its line in `llmsup --help`. Kept here, so that help imports no verb (test: under 150 ms).
@@ -77,6 +76,7 @@ def root(config: str | None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code, never raises."""
+    streams.fill()
     try:
         code = root.main(args=list(arguments), prog_name="llmsup", standalone_mode=False)
     except click.exceptions.Abort:
@@ -88,10 +88,9 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(exc, BuildError) and exc.detail:
             click.echo(exc.detail, err=True)
         return _say(str(exc), exc.exit_code)
-    except BrokenPipeError:
-        # The reader (head, less) has left. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit as exc:
+        # 1 is click's answer to EPIPE: the reader (head, less) has left, which is no error. Verbs say others.
+        return exc.code if isinstance(exc.code, int) and exc.code != 1 else 0
     except OSError as exc:
         where = f"{exc.filename}: " if exc.filename else ""
         return _say(f"{where}{exc.strerror or exc}", 4 if isinstance(exc, PermissionError) else 1)

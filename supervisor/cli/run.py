@@ -17,7 +17,6 @@ def command(ready_fd: int | None) -> None:
 
     SIGTERM and Ctrl-C drain and stop; a second one hurries.
     """
-    _fill_standard_streams()
     from supervisor import app
     from supervisor.settings.load import load
 
@@ -28,13 +27,9 @@ def command(ready_fd: int | None) -> None:
     except LlmsupError as error:
         tell(f"end {error.exit_code} {error}")
         raise
-
-
-def _fill_standard_streams() -> None:
-    """Whoever started us may have closed some; what is opened next must not be taken for one of them."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
+    except OSError as error:  # a full disk, most likely: the log may not have room to say so
+        tell(f"end 1 {error.filename or 'the system'}: {error.strerror or error}")
+        raise
 
 
 def _teller(ready_fd: int | None) -> Callable[[str], None]:

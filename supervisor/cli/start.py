@@ -14,6 +14,7 @@ from supervisor.cli import context
 from supervisor.errors import LlmsupError, TimedOut
 
 DEFAULT_TIMEOUT_S = 600.0
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 SPINNER = "|/-\\"
 
 
@@ -52,7 +53,8 @@ def command(timeout_s: float) -> None:
             hint="watch it with: llmsup status; llmsup logs -f",
         )
     if verdict == "ok":
-        where = loaded.settings.listen
+        host, port = context.listen()
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         click.echo(f"llmsup is ready: http://{where} (pid {process.pid}, {time.monotonic() - begun:.1f} s)")
         return
     if verdict.startswith("no "):
@@ -62,6 +64,7 @@ def command(timeout_s: float) -> None:
         )
     if verdict.startswith("end "):
         _, code, message = verdict.split(" ", 2)
+        process.wait()
         raise _died(message, int(code))
     _report_death(process, log_path)
 
@@ -107,6 +110,12 @@ def _wait(process: "subprocess.Popen[bytes]", ready: int, timeout_s: float) -> s
             if sys.stderr.isatty() and turn > 3:
                 click.echo(f"\r{SPINNER[turn % 4]} loading the model ...", err=True, nl=False)
         return None
+    except KeyboardInterrupt:
+        error = LlmsupError(
+            f"interrupted; the daemon goes on (pid {process.pid})", hint="end it with: llmsup stop"
+        )
+        error.exit_code = INTERRUPTED
+        raise error from None
     finally:
         os.close(ready)
         if sys.stderr.isatty() and turn > 3:

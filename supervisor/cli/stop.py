@@ -9,6 +9,7 @@ from supervisor.errors import NotRunning, TimedOut
 
 SLACK_S = 60.0  # beyond the drain: the kill ladder takes 17 s at most, closing a second
 POLL_S = 0.02
+CONTROL_S = 10.0
 
 
 @click.command("stop")
@@ -20,7 +21,7 @@ def command(now: bool, timeout_s: float | None) -> None:
     """Drain, stop llama-server, end the daemon. Returns when nothing is left."""
     run_dir = context.run_dir()
     try:
-        context.client().post("/stop?now=1" if now else "/stop")
+        context.client(min(timeout_s or CONTROL_S, CONTROL_S)).post("/stop?now=1" if now else "/stop")
     except NotRunning:
         if not run_dir.running():
             raise

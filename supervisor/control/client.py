@@ -4,10 +4,11 @@
 
 import http.client
 import json
+import os
 import socket
 from typing import Any
 
-from supervisor.control.rundir import RunDir
+from supervisor.control.rundir import SUN_PATH_MAX, RunDir
 from supervisor.errors import LlmsupError, NotRunning, PermissionDenied, TimedOut
 
 TIMEOUT_S = 10.0
@@ -36,6 +37,8 @@ class ControlClient:
         return self._ask("POST", path)
 
     def _ask(self, method: str, path: str) -> dict[str, Any]:
+        if len(os.fsencode(self._run.socket_path)) > SUN_PATH_MAX:  # no daemon can have begun there
+            raise NotRunning("llmsup is not running")
         connection = _UnixConnection(str(self._run.socket_path), self._timeout_s)
         try:
             connection.request(method, path)
@@ -47,12 +50,15 @@ class ControlClient:
                 hint="run the command as the user that runs llmsup",
             ) from exc
         except TimeoutError:
-            raise TimedOut(f"llmsup did not answer within {self._timeout_s:g} s") from None
-        except (FileNotFoundError, ConnectionError) as exc:
+            raise TimedOut(
+                f"llmsup (pid {self._run.pid()}) did not answer within {self._timeout_s:g} s",
+                hint="is it frozen? then end it with kill -9; its llama-servers end with it",
+            ) from None
+        except (FileNotFoundError, NotADirectoryError, ConnectionError) as exc:
             if self._run.running():
                 raise LlmsupError(
                     f"llmsup is running (pid {self._run.pid()}) but its control socket does not answer: {exc}",
-                    hint="it may be starting or stopping; try again",
+                    hint="it may be starting or stopping: try again in ten seconds",
                 ) from exc
             raise NotRunning("llmsup is not running") from None
         except (OSError, http.client.HTTPException, ValueError) as exc:

@@ -11,15 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from supervisor.clock import Clock
+from supervisor.control.rundir import RunDir
 from supervisor.errors import LlmsupError, PermissionDenied
 
-SUN_PATH_MAX = 103  # macOS allows 104 with the final NUL, Linux 108
+log: structlog.stdlib.BoundLogger = structlog.get_logger("control")
+
+CHECK_S = 5.0
 
 
 class Daemon(Protocol):
@@ -38,32 +43,63 @@ class _Server(uvicorn.Server):
 
 
 class ControlServer:
-    def __init__(self, daemon: Daemon, socket_path: Path) -> None:
+    def __init__(self, daemon: Daemon, run_dir: RunDir) -> None:
         self._daemon = daemon
-        self._path = socket_path
+        self._run_dir = run_dir
+        self._path = run_dir.socket_path
         self._task: asyncio.Task[None] | None = None
+        self._inode: int | None = None
+        self._closed = False
         routes = [
             Route("/status", self._status),
             Route("/stop", self._stop, methods=["POST"]),
             Route("/restart", self._restart, methods=["POST"]),
         ]
         app = Starlette(routes=routes, exception_handlers={LlmsupError: self._failed})
-        config = uvicorn.Config(app, http="h11", lifespan="off", log_config=None, access_log=False, ws="none")
-        self._server = _Server(config)
+        self._config = uvicorn.Config(
+            app, http="h11", lifespan="off", log_config=None, access_log=False, ws="none"
+        )
+        self._server = _Server(self._config)
 
     async def open(self) -> None:
         """Listen; returns when it can be connected to."""
         listening = bind(self._path)
+        self._inode = self._path.stat().st_ino
+        self._server = _Server(self._config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="control")
 
     async def close(self) -> None:
+        self._closed = True
+        await self._end()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    async def _end(self) -> None:
         self._server.should_exit = True
         if self._task is not None:
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout(2.0):
                     await self._task
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+
+    async def keep(self, clock: Clock) -> None:
+        """For ever: put the socket back when it was deleted, as cleaners of temporary files do (FAULTS 56)."""
+        while True:
+            await clock.sleep(CHECK_S)
+            try:
+                if self._closed or self._in_place():
+                    continue
+                log.warning("control socket was gone; made again", path=str(self._path))
+                await self._end()
+                self._run_dir.restore()
+                await self.open()
+            except (OSError, LlmsupError) as exc:
+                log.error("control socket cannot be made", error=str(exc))
+
+    def _in_place(self) -> bool:
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     async def _status(self, _: Request) -> Response:
         return JSONResponse(self._daemon.status())
@@ -90,11 +126,6 @@ def bind(path: Path) -> socket.socket:
     Raises:
         PermissionDenied: it cannot be made there.
     """
-    if len(os.fsencode(path)) > SUN_PATH_MAX:
-        raise PermissionDenied(
-            f"{path} is too long for a socket ({SUN_PATH_MAX} bytes at most)",
-            hint="choose a shorter state_dir",
-        )
     fresh = path.with_name(f".{os.getpid():x}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)

@@ -9,10 +9,11 @@ import structlog
 
 def configure(*, level: str, style: str, stream: TextIO | None = None) -> None:
     """``style``: "json", "console", or "auto" (console on a terminal, JSON elsewhere)."""
-    out = sys.stderr if stream is None else stream
-    console = style == "console" or (style == "auto" and out.isatty())
+    out: TextIO | None = sys.stderr if stream is None else stream  # None: closed before Python began
+    terminal = out is not None and out.isatty()
+    console = style == "console" or (style == "auto" and terminal)
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=terminal) if console else structlog.processors.JSONRenderer()
     )
     exceptions = [] if console else [structlog.processors.dict_tracebacks]
     structlog.configure(
@@ -31,10 +32,12 @@ def configure(*, level: str, style: str, stream: TextIO | None = None) -> None:
 class _Survivor:
     """Where lines go: a stream whose reader may leave, or whose disk may fill, without taking the daemon along."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def msg(self, line: str) -> None:
+        if self._stream is None:
+            return
         try:
             self._stream.write(line + "\n")
             self._stream.flush()

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import structlog
 
@@ -126,5 +127,5 @@ class Launcher:
 
 
 def log_path(folder: Path, name: str) -> Path:
-    """The file a model's output is copied to; names may hold slashes and colons."""
-    return folder / f"{name.replace('/', '_').replace(':', '_')}.log"
+    """The file a model's output is copied to. Names may hold slashes, and one may be called as the daemon is."""
+    return folder / f"llama-server.{quote(name, safe='')}.log"

@@ -41,7 +41,7 @@ class Child:
 class SpawnFailed(InstanceError):
     """``transient``: the machine had no room for a process just now; the child is not to blame."""
 
-    def __init__(self, message: str, *, transient: bool) -> None:
+    def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
 

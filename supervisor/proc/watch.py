@@ -22,6 +22,8 @@ WARM_UP_TRIES = 3
 WARM_UP_PAUSE_S = 0.5
 HEALTH_EVERY_S = 5.0
 REFUSED_TWICE_S = 0.1  # one refusal may be a full backlog; two so far apart are a closed listener
+SILENT_AGAIN_S = 0.5
+SILENCES = 3  # unanswered polls in a row, each with its own timeout, before a child in doubt is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,18 @@ async def until_warm(run: Run, tools: Tools) -> Report:
 
 
 async def while_ready(run: Run, tools: Tools, poke: asyncio.Event, alive: Callable[[], None]) -> Report:
-    """Poll until it refuses connections; ``alive`` is called when it answers somebody's doubt (``poke``)."""
-    refusals = 0
+    """Poll until it refuses connections, or is silent and idle while somebody doubts it (``poke``).
+
+    ``alive`` is called when it answers a doubt. Without a doubt silence means nothing: it may be busy.
+    """
+    refusals = silences = 0
+    signs: tuple[object, ...] = ()
     doubted = False  # kept until it is answered: whoever doubts waits for `alive`
     while True:
         if refusals:
             await tools.clock.sleep(REFUSED_TWICE_S)  # not shortened by a poke: a burst of them is one doubt
+        elif doubted:
+            await tools.clock.sleep(SILENT_AGAIN_S)
         else:
             await within(poke, HEALTH_EVERY_S, tools.clock)
         doubted |= poke.is_set()
@@ -80,6 +88,13 @@ async def while_ready(run: Run, tools: Tools, poke: asyncio.Event, alive: Callab
                 return Report(Event.UNREACHABLE, "the process lives but refuses connections")
             continue
         refusals = 0
+        fresh = run.progress()
+        silences = silences + 1 if doubted and health is Health.SILENT and fresh == signs else 0
+        signs = fresh
+        if silences >= SILENCES:
+            return Report(
+                Event.STALLED, "requests wait, and it neither answers /health nor does anything else"
+            )
         if doubted and health is Health.READY:
             doubted = False
             alive()

@@ -76,7 +76,12 @@ class Gate:
     @property
     def open(self) -> bool:
         """Whether a request may be sent now, slots aside."""
-        return self._pool is not None and self.view.ready and self._doubted_at is None
+        return (
+            self._pool is not None
+            and self.view.ready
+            and self._doubted_at is None
+            and not self._admission.draining
+        )
 
     @property
     def pool(self) -> Pool:
@@ -151,7 +156,7 @@ class Gate:
             return
         self._deactivate(exchange)
         hopeless = self._hopeless()
-        if exchange.attempts > self._admission.bounds.max_retries:
+        if exchange.final or exchange.attempts > self._admission.bounds.max_retries:
             self._reject(exchange, error)
         elif hopeless is not None:
             self._reject(exchange, hopeless)
@@ -168,7 +173,7 @@ class Gate:
 
     def pump(self, send: Callable[[Exchange], None]) -> bool:
         """Send the next waiting request if it may go; says whether one went."""
-        if not (self.waiting and self.open and self._free):
+        if not (self.waiting and self.open and (self._free or not self.waiting[0].needs_slot)):
             return False
         exchange = self.waiting.popleft()
         self._admission.waiting -= 1
@@ -237,9 +242,8 @@ class Gate:
     # ---- time
 
     def sweep(self, now: float) -> None:
-        while self.waiting and self.waiting[0].deadline <= now:
-            exchange = self.waiting.popleft()
-            self._admission.waiting -= 1
+        # All of them: one that is asked again stands first in line, with the latest deadline.
+        for exchange in [one for one in self.waiting if one.deadline <= now]:
             self._reject(exchange, self._too_late(exchange, now))
         if self._pool is not None:
             self._pool.sweep(now, self._silence)
@@ -248,6 +252,10 @@ class Gate:
         waited_s = now - exchange.waiting_since
         if not self.view.ready:
             return ModelLoading(f"waited {waited_s:.0f} s; {self.view.why()}", retry_after_s=5.0)
+        if self._doubted_at is not None:
+            return ModelUnavailable(
+                f"waited {waited_s:.0f} s; llama-server ({self.view.name}) does not answer", retry_after_s=5.0
+            )
         return QueueTimeout(f"waited {waited_s:.0f} s for a free slot", retry_after_s=5.0)
 
     def _silence(self, upstream: Upstream, quiet_s: float) -> None:
@@ -283,6 +291,7 @@ class Admission:
         self.waiting = 0
         self.draining = False
         self.gates: dict[ModelName, Gate] = {}
+        self._turns: deque[Gate] = deque()
         self._send: Callable[[Exchange], None] = lambda _: None
 
     def open(
@@ -296,6 +305,7 @@ class Admission:
         self._send = send
         for view in views:
             self.gates[view.name] = Gate(self, view, poke, reject)
+        self._turns.extend(self.gates.values())
 
     def decide(self, exchange: Exchange) -> Wait | None:
         """Stage 6."""
@@ -304,11 +314,14 @@ class Admission:
 
     def pump(self) -> None:
         """Something became free: let the gates send in turn, so that none starves another."""
-        sent = True
-        while sent and self.waiting:
-            sent = False
-            for gate in self.gates.values():
-                sent = gate.pump(self._send) or sent
+        while self.waiting:
+            for _ in self.gates:
+                gate = self._turns[0]
+                self._turns.rotate(-1)
+                if gate.pump(self._send):
+                    break  # the next one begins where this one ended
+            else:
+                return
 
     def on_view(self, view: InstanceView) -> None:
         gate = self.gates.get(view.name)

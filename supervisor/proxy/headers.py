@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
-from supervisor.errors import BadRequest, HeadersTooLarge, UpstreamFailed
+from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, UpstreamFailed
 from supervisor.types import KIB
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -113,6 +113,27 @@ def _read_request(fields: Fields) -> RequestFields:
 
 
 _remembered_request = lru_cache(MEMO_ENTRIES)(_read_request)
+
+
+def check(fields: RequestFields, version: str, target: bytes, max_body_bytes: int) -> None:
+    """What depends on more than the fields themselves.
+
+    Raises:
+        BadRequest: the version is not ours, or the fields do not go with it.
+        HeadersTooLarge: the target is too long for llama-server.
+        BodyTooLarge: more is announced than is taken.
+    """
+    if version == "1.1":
+        if fields.hosts != 1:
+            raise BadRequest("HTTP/1.1 needs one Host header")
+    elif version != "1.0":
+        raise BadRequest(f"HTTP/{version} is not spoken here")
+    elif fields.chunked:
+        raise BadRequest("HTTP/1.0 knows no Transfer-Encoding")
+    if len(target) > MAX_LINE_BYTES:
+        raise HeadersTooLarge(f"the request target is longer than {MAX_LINE_BYTES} bytes")
+    if fields.length is not None and fields.length > max_body_bytes:
+        raise BodyTooLarge(f"the body has {fields.length} bytes; at most {max_body_bytes} are taken")
 
 
 class Framing(IntEnum):

@@ -4,6 +4,7 @@ Pure. The two headers and ``X-Forwarded-For`` count only from trusted proxies. A
 a client's requests look alike.
 """
 
+import hashlib
 import ipaddress
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -58,8 +59,10 @@ def client_name(
 
 
 def _quoted(name: bytes) -> bytes:
-    """Printable ASCII as it is, the rest %-escaped, so that two names never look the same."""
-    return quote_from_bytes(name[:NAME_MAX], safe="!#$&'()*+,-./:;<=>?@[]^_`{|}~").encode()
+    """Printable ASCII as it is, the rest %-escaped, and a long one's end hashed: no two names look the same."""
+    if len(name) > NAME_MAX:
+        name = name[: NAME_MAX // 2] + b"~" + hashlib.sha256(name).hexdigest()[:32].encode()
+    return quote_from_bytes(name, safe="!#$&'()*+,-./:;<=>?@[]^_`{|}~").encode()
 
 
 def _address(text: str) -> _Address | None:

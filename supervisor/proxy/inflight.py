@@ -44,6 +44,7 @@ class Exchange:
         "counted",
         "deadline",
         "fields",
+        "final",
         "gate",
         "http10",
         "id",
@@ -83,6 +84,7 @@ class Exchange:
         self.upstream: Upstream | None = None
         self.answering = False
         self.attempts = 0
+        self.final = False  # it is not asked again, whatever the configuration allows
         self.received_at = 0.0
         self.waiting_since = 0.0
         self.deadline = 0.0

@@ -1,7 +1,8 @@
 """1 What was asked? The target in one form, and whether it is a thing that may be asked here at all.
 
-llama-server decodes %-escapes before it looks a path up, so what is compared with the lists below is
-the decoded path: ``/%73lots`` is ``/slots``.
+llama-server cuts a target at ``#`` and decodes %-escapes before it looks a path up, so what is compared
+with the lists below is the decoded path: ``/%73lots`` is ``/slots``. Its further notion that ``%u0073`` is
+an ``s`` too, and fragments, are refused: neither has a place in a request target (RFC 9112, 3.2).
 """
 
 from urllib.parse import unquote_to_bytes
@@ -28,8 +29,14 @@ def check(exchange: Exchange) -> None:
     if target[:1] != b"/":
         target = exchange.target = _origin_form(target)
     path = target.partition(b"?")[0]
+    if b"#" in target:
+        raise BadRequest("the request target must not have a fragment")
     if b"%" in path:
+        if b"%u" in path:
+            raise BadRequest("%u escapes are not supported here")
         path = unquote_to_bytes(path)
+    if path.startswith(b"//"):
+        path = b"/" + path.lstrip(b"/")
     exchange.path = path
     if path.startswith(ADMIN_PREFIXES) or (exchange.method != b"GET" and path in ADMIN_POSTS):
         raise Forbidden(f"{path.decode('latin-1')} is for administrators only")

@@ -4,13 +4,14 @@ A stage that objects raises; one that knows the answer returns it; `admission` m
 that makes a request leave this function before it is sent. Nothing here awaits.
 """
 
+import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from supervisor.clock import Clock
-from supervisor.errors import LlmsupError
+from supervisor.errors import LlmsupError, QueueFull
 from supervisor.events import InstanceView
 from supervisor.proxy import answers, cached, identity, ingress, limits, route
 from supervisor.proxy.admission import Admission
@@ -44,6 +45,7 @@ class Wiring:
     trusted_proxies: tuple[str, ...]
     policy: Policy
     max_body_bytes: int
+    max_connections: int
     clock: Clock
 
 
@@ -52,15 +54,17 @@ class Pipeline:
 
     def __init__(self, wiring: Wiring, admission: Admission, in_flight: InFlight) -> None:
         self.max_body_bytes = wiring.max_body_bytes
+        self.max_connections = wiring.max_connections
         self.now = wiring.clock.now()
         self.budget = BodyBudget()
         self.connections: set[ClientConnection] = set()
         self.in_flight = in_flight
         self._admission = admission
         started = int(wiring.clock.wall().timestamp())
+        self._identify = identity.resolver(wiring.trusted_proxies)
         self.stages = (
             Stage(1, "what was asked?", ingress.check),
-            Stage(2, "who asks?", identity.resolver(wiring.trusted_proxies)),
+            Stage(2, "who asks?", self._identify),
             Stage(3, "of which model?", route.chooser(admission.gates, wiring.default)),
             Stage(4, "may they?", limits.limiter(wiring.policy, wiring.clock)),
             Stage(
@@ -107,14 +111,20 @@ class Pipeline:
             self.in_flight.failed += 1
         if exchange.gate is not None:
             exchange.gate.leave(exchange)
+        else:  # refused before anybody asked who it is
+            self._identify(exchange)
         extra = self._labels(exchange) + answers.retry_after(error)
         exchange.connection.answer(exchange, error.status, answers.error_body(error, exchange.id), extra)
 
     def _labels(self, exchange: Exchange) -> bytes:
-        return b"x-request-id: %b\r\nx-llmsup-client: %b\r\nx-llmsup-queue-ms: %d\r\n" % (
-            exchange.id,
-            exchange.client.label,
-            exchange.queue_ms,
+        return (
+            b"x-request-id: %b\r\nx-llmsup-client: %b\r\nx-llmsup-retries: %d\r\nx-llmsup-queue-ms: %d\r\n"
+            % (
+                exchange.id,
+                exchange.client.label,
+                max(0, exchange.attempts - 1),
+                exchange.queue_ms,
+            )
         )
 
     def cancel(self, exchange: Exchange) -> None:
@@ -134,6 +144,18 @@ class Pipeline:
         self._admission.sweep(now)
         for connection in list(self.connections):
             connection.sweep(now)
+
+    def make_room(self, newcomer: ClientConnection) -> None:
+        """Close the longest idle connections, several at once so that this is rare; else refuse the newcomer."""
+        idle = [one for one in self.connections if one.idle and one is not newcomer]
+        if not idle:
+            log.warning("no connection to spare", connections=len(self.connections))
+            newcomer.refuse(
+                QueueFull(f"{self.max_connections} connections are open already", hint="try again later")
+            )
+            return
+        for one in heapq.nsmallest(1 + len(idle) // 20, idle, key=lambda one: one.since):
+            one.close_idle()
 
     def shut(self) -> None:
         """Close idle connections now, the others after their current answer."""

@@ -23,6 +23,7 @@ from supervisor.proxy.inflight import Exchange
 # What is fed to llhttp in place of the head, which is read by `headers`.
 _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _BODILESS = frozenset({204, 304})
+_TOO_MANY = b"\r\n\r\n\r\n"  # the last chunk ends in two line breaks; more are surplus, which llhttp skips
 _NO_HEAD = ResponseHead(0, b"", b"", Framing.UNTIL_CLOSE, 0, keep=False, event_stream=False)
 
 
@@ -181,8 +182,9 @@ class Relay(asyncio.Protocol):
 
     def _counted(self, data: bytes) -> None:
         left = self._left - len(data)
-        if left < 0:
-            self.broken(UpstreamFailed("llama-server sent more than it had announced"))
+        if left < 0:  # surplus: whose answer it might be, nobody asks
+            self._write(data[: self._left])
+            self.completed(reusable=False)
             return
         self._left = left
         self.last = data
@@ -195,7 +197,9 @@ class Relay(asyncio.Protocol):
             feed(data)
         except HttpParserError:
             self._surplus = True
-        if self._surplus:  # before the bytes go out: they might read as another answer
+        if self._surplus or (self._ended and data.endswith(_TOO_MANY)):
+            # Before the bytes go out: they might read as another answer.
+            self._surplus = True
             self.broken(UpstreamFailed("llama-server's chunked framing is broken"))
             return
         self.last = data

@@ -18,7 +18,6 @@ from supervisor.proxy.relay import Relay
 
 IDLE_S = 4.0
 CONNECT_TIMEOUT_S = 5.0
-NO_MORE = 1 << 20  # attempts: above any configured number of retries
 
 
 class Owner(Protocol):
@@ -76,7 +75,7 @@ class Upstream(Relay):
         exchange = self._release()
         self._pool.forget(self)
         self._transport.abort()
-        exchange.attempts = NO_MORE
+        exchange.final = True
         self._fail(exchange, error)
 
     def pause(self) -> None:
@@ -107,7 +106,7 @@ class Upstream(Relay):
             self._pool.give_back(self)
         else:
             self._pool.forget(self)
-            self._transport.close()
+            self._transport.abort()  # `close` would wait for the rest of a body that nobody reads
         exchange.connection.finish(exchange)
 
     def broken(self, error: LlmsupError) -> None:
@@ -216,6 +215,8 @@ class Pool:
                 self.owner.lost(exchange, self.crashed())
         elif exchange.gone:
             self.give_back(upstream)
+        elif not upstream.usable:  # its end came before we could use it, and is not told again
+            self.owner.lost(exchange, self.crashed())
         else:
             self._busy.add(upstream)
             upstream.send(exchange)

@@ -13,50 +13,25 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from enum import IntFlag
-from typing import Any, Protocol
+from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, LlmsupError, RequestTimeout
 from supervisor.proxy import answers, headers
+from supervisor.proxy.handler import Handler, Hold
 from supervisor.proxy.headers import MAX_HEAD_BYTES, MEMO_BYTES
 from supervisor.proxy.inflight import Exchange
-from supervisor.proxy.upload import COUNTED_FROM_BYTES, BodyBudget
+from supervisor.proxy.upload import COUNTED_FROM_BYTES
 
 MAX_PIPELINED = 8
 HEADER_TIMEOUT_S = 10.0
 BODY_IDLE_TIMEOUT_S = 30.0
 KEEP_ALIVE_S = 75.0
-SLOW_READER_S = 30.0
+SLOW_READER_S = 30.0  # also for its part in closing
 PROBE_FIRST_S, PROBE_EVERY_S = 0.05, 1.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
-
-
-class Hold(IntFlag):
-    """Why a client is not being read from; reading goes on when all are clear."""
-
-    PIPELINE = 1
-    BUDGET = 2
-
-
-class Handler(Protocol):
-    """What the wire hands requests to; `Pipeline` is the one there is."""
-
-    max_body_bytes: int
-    budget: BodyBudget
-    now: float  # monotonic seconds at the latest sweep: good to a second, and free
-    connections: "set[ClientConnection]"
-
-    def begin(self, exchange: Exchange) -> None:
-        """The request is complete and it is its turn to be answered."""
-
-    def cancel(self, exchange: Exchange) -> None:
-        """Its client has left."""
-
-    def end(self, exchange: Exchange) -> None:
-        """It has been answered, or given up."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -125,8 +100,16 @@ class ClientConnection(asyncio.Protocol):
         self.write = self._transport.write
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "unix"
-        self._handler.connections.add(self)
-        self.since = self._handler.now
+        handler = self._handler
+        handler.connections.add(self)
+        self.since = handler.now
+        if len(handler.connections) > handler.max_connections:
+            handler.make_room(self)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being asked or answered."""
+        return self.current is None and self._incoming is None and self._head_bytes < 0 and not self._closing
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -142,28 +125,38 @@ class ClientConnection(asyncio.Protocol):
             self._done_with(current)
 
     def eof_received(self) -> bool:
-        """A client may close its half and still read (RFC 9112, 9.6). Whether it does, a probe tells."""
-        if self.current is None and not self._queue:
+        """A client may close its half and still read (RFC 9112, 9.6). Whether it does, a probe tells.
+
+        HTTP/1.0 knows no interim responses to probe with: there, who has closed has left.
+        """
+        current = self.current
+        if (current is None and not self._queue) or (current is not None and current.http10):
             return False
         self._half_closed = True
         self._probe()
         return True
 
     def _probe(self, pause_s: float = PROBE_FIRST_S) -> None:
+        if self._ask_whether_gone():
+            asyncio.get_running_loop().call_later(pause_s, self._probe, PROBE_EVERY_S)
+
+    def _ask_whether_gone(self) -> bool:
         """Write an interim response: who has closed for good answers with a reset, and the next write fails."""
         exchange = self.current
         if self._closing or exchange is None or exchange.answering or exchange.http10:
-            return
+            return False
         self._transport.write(CONTINUE)
-        asyncio.get_running_loop().call_later(pause_s, self._probe, PROBE_EVERY_S)
+        return True
 
     def pause_writing(self) -> None:
         self.stalled_since = self._handler.now
+        self._wait(Hold.OUTPUT)
         if self.current is not None and self.current.upstream is not None:
             self.current.upstream.pause()
 
     def resume_writing(self) -> None:
         self.stalled_since = None
+        self._go_on(Hold.OUTPUT)
         if self.current is not None and self.current.upstream is not None:
             self.current.upstream.resume()
 
@@ -226,22 +219,11 @@ class ClientConnection(asyncio.Protocol):
         parser = self._parser
         version = parser.get_http_version()
         fields = headers.read_request(tuple(self._fields), small=small)
-        if len(self._url) > headers.MAX_LINE_BYTES:
-            raise HeadersTooLarge(f"the request target is longer than {headers.MAX_LINE_BYTES} bytes")
+        headers.check(fields, version, self._url, self._handler.max_body_bytes)
         exchange = Exchange(self, parser.get_method(), self._url, fields, self.peer)
         exchange.http10 = version == "1.0"
-        if version not in {"1.0", "1.1"}:
-            raise BadRequest(f"HTTP/{version} is not spoken here")
-        if fields.hosts != 1 and not exchange.http10:
-            raise BadRequest("HTTP/1.1 needs one Host header")
-        if exchange.http10 and fields.chunked:
-            raise BadRequest("HTTP/1.0 knows no Transfer-Encoding")
-        limit = self._handler.max_body_bytes
-        if fields.length is not None and fields.length > limit:
-            raise BodyTooLarge(f"the body has {fields.length} bytes; at most {limit} are taken")
-        offered = parser.should_upgrade()
-        exchange.keep = not exchange.http10 and (offered or parser.should_keep_alive())
-        if offered:
+        exchange.keep = not exchange.http10 and parser.should_keep_alive()
+        if parser.should_upgrade():
             self._resume = exchange
         else:
             self._incoming = exchange
@@ -253,6 +235,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._body.append(body)
         self._body_size = size = self._body_size + len(body)
+        self.since = self._handler.now
         if size > COUNTED_FROM_BYTES:
             self._count(size)
 
@@ -276,7 +259,7 @@ class ClientConnection(asyncio.Protocol):
             raise BodyTooLarge(f"the body has more than {self._handler.max_body_bytes} bytes")
         if self._counted:
             exchange.counted, self._counted = self._counted, 0
-            self._handler.budget.received(self)
+            self._handler.budget.complete(self, exchange.counted)
         if self.current is not None or self._queue:
             self._queue.append(exchange)
             if len(self._queue) >= MAX_PIPELINED:
@@ -347,7 +330,9 @@ class ClientConnection(asyncio.Protocol):
     # ---- refusing and closing
 
     def _refuse(self, error: LlmsupError) -> None:
-        """The request cannot be understood: answer, read no further, close."""
+        """The request cannot be understood: answer, take nothing more, close."""
+        if self._closing:
+            return
         self._discard = True
         self._forget_body()
         if self.current is not None or self._queue:  # earlier requests are answered first
@@ -356,23 +341,36 @@ class ClientConnection(asyncio.Protocol):
             return
         body = answers.error_body(error, b"-")
         self._transport.write(answers.response(error.status, body, keep=False))
-        self._close()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close our half and let the rest of the request run out: with bytes unread, closing is a reset,
+        which can take the answer from a client that is still sending (RFC 9112, 9.6).
+        """
+        if self._half_closed:
+            self._close()
+            return
+        self._closing = True
+        self.since = self._handler.now
+        self._transport.write_eof()
+        if self._hold:
+            self._transport.resume_reading()
 
     def _close(self) -> None:
-        self._closing = True
+        self._closing = self._discard = True
         self._transport.close()
 
     def _forget_body(self) -> None:
         self._body, self._body_size = [], 0
         if self._counted:
-            self._handler.budget.give(self._counted)
-            self._handler.budget.received(self)
-            self._counted = 0
+            counted, self._counted = self._counted, 0
+            self._handler.budget.drop(self, counted)
 
     def wait_for_budget(self) -> None:
         self._wait(Hold.BUDGET)
 
     def budget_free(self) -> None:
+        self.since = self._handler.now  # that nothing came was our doing
         self._go_on(Hold.BUDGET)
 
     def _wait(self, why: Hold) -> None:
@@ -388,10 +386,12 @@ class ClientConnection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Once a second: who keeps us waiting too long? (FAULTS 40, 41)"""
-        if self._closing:
-            return
-        if self.stalled_since is not None and now - self.stalled_since > SLOW_READER_S:
-            self._transport.abort()
+        stands_since = self.since if self._closing else self.stalled_since
+        if stands_since is not None:
+            if now - stands_since > SLOW_READER_S:
+                self._transport.abort()
+        elif self._hold & Hold.PIPELINE:  # its end is not seen while it is not read from
+            self._ask_whether_gone()
         elif self.current is not None or self._hold:
             return
         elif self._incoming is not None:
@@ -402,6 +402,13 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(RequestTimeout(f"the header took longer than {HEADER_TIMEOUT_S:g} s"))
         elif now - self.since > KEEP_ALIVE_S:
             self._close()
+
+    def refuse(self, error: LlmsupError) -> None:
+        """There is no place for this connection."""
+        self._refuse(error)
+
+    def close_idle(self) -> None:
+        self._close()
 
     def shut(self) -> None:
         """The daemon goes: close when idle, else after the current answer."""

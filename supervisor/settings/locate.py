@@ -17,7 +17,9 @@ from supervisor.settings.problems import Place, Problem, SettingsError
 
 LOCAL_CONFIG = Path("config/llmsup.yaml")
 SYSTEM_CONFIG = Path("/etc/llmsup/llmsup.yaml")
-HOW_TO_START = "to begin with your own model: cp config/minimal.yaml config/llmsup.yaml, and set its path"
+HOW_TO_START = (
+    "write one (config/minimal.yaml in the source tree is one to copy) and name it: llmsup --config FILE"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ key shows anywhere.
 import atexit
 import contextlib
 import functools
-import itertools
 import json
 import os
 import random
@@ -112,7 +111,7 @@ class DaemonUnderTest:
 
     def configure(self, **sections: Any) -> None:
         """Write the configuration file."""
-        models = {name: self._model(dict(keys)) for name, keys in self._models.items()}
+        models = {name: self._model(name, dict(keys)) for name, keys in self._models.items()}
         binary = self._binary or _shared() / "llama-server"
         config = {
             "listen": f"127.0.0.1:{self.port}",
@@ -123,10 +122,18 @@ class DaemonUnderTest:
         } | sections
         self.config.write_text(yaml.safe_dump(config, sort_keys=False))
 
-    def _model(self, keys: dict[str, Any]) -> dict[str, Any]:
-        switches = {f"FAKE_{name.upper()}": _text(value) for name, value in keys.pop("fake", {}).items()}
-        env = {} if self._binary is not None else {"FAKE_CONTROL": str(self._control)} | switches
+    def _model(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
+        # The counter lets a request bring a fault that only the first so many starts have.
+        fake = {"control": self._control, "counter": self._starts(name)} | keys.pop("fake", {})
+        env = {f"FAKE_{switch.upper()}": _text(value) for switch, value in fake.items()}
         return {"path": str(self.model_path), "threads": 1, "env": env} | keys
+
+    def _starts(self, name: str) -> Path:
+        return self.folder / f"starts-{name}"
+
+    def starts(self, name: str = "demo") -> int:
+        """How many processes of the fake there have been for that model."""
+        return len(self._starts(name).read_text().splitlines())
 
     def behave(self, **switches: object) -> None:
         """The fake's switches from now on, for all models; see tests/support/fake/switches.py."""
@@ -138,6 +145,7 @@ class DaemonUnderTest:
         """The command with this configuration, to its end."""
         return subprocess.run(
             self.command(*arguments),
+            check=False,
             **{"env": self.environ, "capture_output": True, "text": True, "timeout": 60} | options,
         )
 
@@ -235,9 +243,7 @@ class DaemonUnderTest:
     ) -> rawhttp.Response:
         return rawhttp.ask(self.port, method, path, body, headers, timeout_s=timeout_s)
 
-    def chat(
-        self, text: str = "Hello", *, timeout_s: float = DEADLINE_S, **body: object
-    ) -> rawhttp.Response:
+    def chat(self, text: str = "Hello", *, timeout_s: float = DEADLINE_S, **body: object) -> rawhttp.Response:
         return self.ask("POST", CHAT, chat_body(text, **body), timeout_s=timeout_s)
 
     @contextlib.contextmanager
@@ -332,6 +338,3 @@ def running(**options: Any) -> Iterator[DaemonUnderTest]:
         daemon.run()
         daemon.wait_ready()
         yield daemon
-
-
-REQUEST_COUNT = itertools.count(1)

@@ -164,5 +164,5 @@ async def test_within_waits_no_longer_than_it_should():
 
 
 def test_names_of_logs_and_keys():
-    assert log_path(Path("/var/log"), "org/model:q4") == Path("/var/log/org_model_q4.log")
+    assert log_path(Path("/var/log"), "org/model:q4") == Path("/var/log/llama-server.org%2Fmodel%3Aq4.log")
     assert new_key() != new_key()

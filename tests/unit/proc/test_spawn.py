@@ -88,7 +88,7 @@ async def test_it_dies_with_its_parent(way, tmp_path):
 @pytest.mark.parametrize(
     ("parent", "program", "code", "words"),
     [
-        (str(os.getpid() + 1), "/bin/true", 125, b""),
+        pytest.param(str(os.getpid() + 1), "/bin/true", 125, b"", id="another parent"),
         (None, "/bin/true", 0, b""),
         (None, "/nowhere", 127, b"cannot run /nowhere: No such file or directory\n"),
     ],

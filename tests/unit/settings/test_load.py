@@ -149,7 +149,7 @@ def test_a_path_need_not_be_utf8(file: Path) -> None:
 
 
 def test_missing_file_says_what_to_do(file: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no such file \(.*cp config/minimal.yaml"):
+    with pytest.raises(ConfigError, match=r"no such file \(.*--config FILE"):
         load(file, {})
 
 

@@ -40,7 +40,7 @@ def test_none_found_names_every_place(tmp_path: Path) -> None:
         "$LLMSUP_CONFIG",
         str(tmp_path / "config/llmsup.yaml"),
         "etc/llmsup.yaml",
-        "cp config/minimal.yaml",
+        "--config FILE",
     ):
         assert place in str(caught.value)
 

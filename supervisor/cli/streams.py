@@ -1,0 +1,15 @@
+"""Standard streams that whoever started us has closed."""
+
+import os
+import sys
+
+
+def fill() -> None:
+    """Put /dev/null in their place: what is opened next must not be taken for one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    # For the life of the process, so there is nothing to close.
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

@@ -1,0 +1,43 @@
+"""What the two sides of a client's connection know of each other: the wire, and what it hands requests to."""
+
+from enum import IntFlag
+from typing import TYPE_CHECKING, Protocol
+
+from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.upload import BodyBudget
+
+if TYPE_CHECKING:
+    from supervisor.proxy.wire import ClientConnection
+
+
+class Hold(IntFlag):
+    """Why a client is not being read from; reading goes on when all are clear."""
+
+    PIPELINE = 1
+    BUDGET = 2
+    OUTPUT = 4  # it does not read what we answer: more requests would only mean more answers
+
+
+class Handler(Protocol):
+    """What the wire hands requests to; `Pipeline` is the one there is.
+
+    ``now`` is the monotonic time of the latest sweep: exact to a second, which is what limits need here.
+    """
+
+    max_body_bytes: int
+    budget: BodyBudget
+    now: float
+    connections: "set[ClientConnection]"
+    max_connections: int
+
+    def make_room(self, newcomer: "ClientConnection") -> None:
+        """There are more connections than the limit: close some idle ones, or refuse the newcomer."""
+
+    def begin(self, exchange: Exchange) -> None:
+        """The request is complete and it is its turn to be answered."""
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Its client has left."""
+
+    def end(self, exchange: Exchange) -> None:
+        """It has been answered, or given up."""

@@ -1,0 +1,235 @@
+"""`proxy.admission`: who goes, who waits, who is refused; sockets aside (the queue at work is in
+tests/integration/proxy/test_queueing.py).
+"""
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.errors import LlmsupError, ModelUnavailable, QueueFull, UpstreamCrashed
+from supervisor.proxy.admission import Admission, Bounds
+from supervisor.proxy.decision import WAIT
+from supervisor.proxy.headers import read_request
+from supervisor.proxy.inflight import Exchange
+from tests.support.proxyrig import DEMO, view
+
+FIELDS = read_request((), small=True)
+LOST = UpstreamCrashed("gone")
+
+
+class Desk:
+    """One gate with a clock that stands, and a record of what it did."""
+
+    def __init__(
+        self, *, slots: int = 2, concurrent: int = 10, queue_size: int = 3, max_retries: int = 2
+    ) -> None:
+        self.time = 1000.0
+        self.sent: list[Exchange] = []
+        self.refused: dict[Exchange, str] = {}
+        self.pokes = 0
+        bounds = Bounds(concurrent, queue_size, 60.0, 60.0, max_retries)
+        self.admission = Admission(bounds, SimpleNamespace(now=lambda: self.time))
+        self.slots = slots
+        self.checks = 0
+        self.admission.open([view("LOADING")], poke=self._poke, reject=self._reject, send=self.sent.append)
+        self.gate = self.admission.gates[DEMO]
+
+    def ready(self, generation: int = 1) -> None:
+        self.admission.on_view(view(port=1, generation=generation, slots=self.slots, checks=self.checks))
+
+    def _poke(self, name: str, generation: int) -> None:
+        self.pokes += 1
+
+    def _reject(self, exchange: Exchange, error: LlmsupError) -> None:
+        self.refused[exchange] = error.code
+        self.gate.leave(exchange)
+
+    def ask(self, *, needs_slot: bool = True) -> Exchange:
+        exchange = Exchange(SimpleNamespace(current=None), b"POST", b"/", FIELDS, "")
+        exchange.gate, exchange.needs_slot = self.gate, needs_slot
+        try:
+            if self.admission.decide(exchange) is not WAIT:
+                self.sent.append(exchange)
+        except LlmsupError as error:
+            self._reject(exchange, error)
+        return exchange
+
+    def attempt(self, exchange: Exchange) -> None:
+        exchange.attempts += 1
+        self.gate.lost(exchange, LOST)
+
+
+SOON, LATE = 1030.0, 1090.0
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (view("READY", port=1), "sent"),
+        (view("STARTING"), "waits"),
+        (view("LOADING"), "waits"),
+        (view("DRAINING"), "waits"),
+        (view("BACKOFF", next_try_at=SOON), "waits"),
+        (view("BACKOFF", next_try_at=LATE), "model_unavailable"),
+        (view("CRASHLOOP", next_try_at=LATE), "model_unavailable"),
+        (view("FAILED"), "model_unavailable"),
+        (view("STOPPED"), "model_unavailable"),
+        (view("STOPPED", wanted=False), "model_unavailable"),
+        (view("LOADING", wanted=False), "model_unavailable"),
+        (view("UNKILLABLE"), "model_unavailable"),
+    ],
+    ids=lambda value: (
+        f"{value.state}-{value.wanted}-{value.next_try_at}" if hasattr(value, "state") else value
+    ),
+)
+@pytest.mark.parametrize("draining", [False, True])
+def test_what_becomes_of_a_request(seen, expected, draining):
+    desk = Desk()
+    desk.admission.on_view(seen)
+    if draining:
+        desk.admission.drain()
+    exchange = desk.ask()
+    happened = "sent" if exchange in desk.sent else desk.refused.get(exchange, "waits")
+    assert happened == ("model_unavailable" if draining else expected)
+
+
+def test_slots_then_queue_then_refusal():
+    desk = Desk(slots=2, queue_size=3)
+    desk.ready()
+    asked = [desk.ask() for _ in range(6)]
+    assert desk.sent == asked[:2]
+    assert list(desk.gate.waiting) == asked[2:5]
+    assert desk.refused == {asked[5]: "queue_full"}
+    desk.gate.leave(asked[0])
+    assert desk.sent == asked[:3]
+    assert repr(desk.gate) == "<Gate demo READY: 2 active, 2 waiting>"
+
+
+def test_what_needs_no_slot_passes_a_full_gate():
+    desk = Desk(slots=1)
+    desk.ready()
+    desk.ask()
+    assert desk.ask(needs_slot=False) in desk.sent
+    assert desk.gate.leases == 1
+
+
+def test_a_lost_request_waits_in_front_and_the_generation_is_doubted_once():
+    desk = Desk(slots=2)
+    desk.ready()
+    first, second, third = desk.ask(), desk.ask(), desk.ask()
+    desk.attempt(second)
+    desk.attempt(first)
+    assert list(desk.gate.waiting) == [first, second, third]
+    assert (desk.pokes, desk.gate.open) == (1, False)
+    desk.checks = 1  # it has answered
+    desk.ready()
+    assert desk.sent[3:] == [first, second] or desk.sent[2:] == [first, second]
+
+
+@pytest.mark.parametrize("news", ["generation", "checks"])
+def test_doubt_ends_with_news(news):
+    desk = Desk()
+    desk.ready()
+    desk.attempt(desk.ask())
+    desk.ready()
+    assert not desk.gate.open, "the same view again is no news"
+    if news == "checks":
+        desk.checks += 1
+    desk.ready(generation=2 if news == "generation" else 1)
+    assert desk.gate.open
+    assert not desk.gate.waiting
+
+
+def test_retries_are_limited():
+    desk = Desk(max_retries=2)
+    desk.ready()
+    exchange = desk.ask()
+    for _ in range(3):
+        assert exchange not in desk.refused
+        desk.attempt(exchange)
+        desk.checks += 1
+        desk.ready()
+    assert desk.refused == {exchange: "upstream_crashed"}
+
+
+def test_waiting_has_an_end_for_each_by_itself():
+    desk = Desk(slots=1, queue_size=10)
+    desk.ready()
+    active, old = desk.ask(), desk.ask()
+    desk.time += 40
+    desk.admission.on_view(view("BACKOFF"))
+    desk.attempt(active)
+    desk.time += 25
+    desk.admission.sweep(desk.time)
+    assert desk.refused == {old: "model_loading"}
+    assert list(desk.gate.waiting) == [active]
+    desk.time += 40
+    desk.admission.sweep(desk.time)
+    assert desk.refused == {old: "model_loading", active: "model_loading"}
+    assert desk.admission.waiting == 0
+
+
+def test_too_late_for_a_slot_is_another_thing_than_too_late_for_a_model():
+    desk = Desk(slots=1)
+    desk.ready()
+    desk.ask()
+    waiting = desk.ask()
+    desk.time += 61
+    desk.admission.sweep(desk.time)
+    assert desk.refused == {waiting: "queue_timeout"}
+
+
+def test_refusals_say_when_to_come_back():
+    desk = Desk(queue_size=0)
+    with pytest.raises(QueueFull) as full:
+        desk.gate.enter(Exchange(SimpleNamespace(current=None), b"POST", b"/", FIELDS, ""))
+    desk.admission.on_view(view("CRASHLOOP", next_try_at=1300.0))
+    with pytest.raises(ModelUnavailable) as away:
+        desk.gate.enter(Exchange(SimpleNamespace(current=None), b"POST", b"/", FIELDS, ""))
+    assert (full.value.retry_after_s, away.value.retry_after_s) == (1.0, 300.0)
+
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["ask", "ask", "ask", "small", "leave", "lost", "down", "up", "alive", "failed", "tick"]
+        ),
+        st.integers(0, 10),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(OPERATIONS)
+def test_whatever_happens_the_books_balance(operations):
+    desk = Desk(slots=2, concurrent=3, queue_size=4)
+    asked: list[Exchange] = []
+    generation = 1
+    for what, which in operations:
+        present = [one for one in asked if one in desk.gate.active or one in desk.gate.waiting]
+        active = [one for one in present if one in desk.gate.active]
+        if what in {"ask", "small"}:
+            asked.append(desk.ask(needs_slot=what == "ask"))
+        elif what == "leave" and present:
+            desk.gate.leave(present[which % len(present)])
+        elif what == "lost" and active:
+            desk.attempt(active[which % len(active)])
+        elif what in {"down", "failed"}:
+            desk.admission.on_view(view("BACKOFF" if what == "down" else "FAILED"))
+        elif what in {"up", "alive"}:
+            generation += what == "up"
+            desk.checks += 1
+            desk.ready(generation)
+        elif what == "tick":
+            desk.time += 7 * which
+            desk.admission.sweep(desk.time)
+        gate = desk.gate
+        assert desk.admission.waiting == len(gate.waiting) == len(set(gate.waiting)) <= 4 + len(asked)
+        assert not gate.active & set(gate.waiting)
+        assert gate.leases == desk.admission.leases == sum(one.leased for one in gate.active) <= 2
+        assert not (gate.active | set(gate.waiting)) & desk.refused.keys()
+        if gate.open and gate.waiting:
+            assert gate.leases == 2, "who waits, waits for something"

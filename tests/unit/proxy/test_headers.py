@@ -1,0 +1,230 @@
+"""`proxy.headers`: what frames a message, what goes on, what does not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, UpstreamFailed
+from supervisor.proxy import headers
+from supervisor.proxy.headers import Framing, check, read_request, read_response
+
+HOST = (b"Host", b"h")
+
+
+def read(*fields: tuple[bytes, bytes], small: bool = True):
+    return read_request(fields, small=small)
+
+
+# ---- requests
+
+
+def test_ordinary_fields_are_passed_as_they_were_written():
+    fields = read(HOST, (b"X-One", b"1"), (b"content-TYPE", b"a/b"), (b"X-One", b"2"))
+    assert fields.passed == b"X-One: 1\r\ncontent-TYPE: a/b\r\nX-One: 2\r\n"
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_the_memory_makes_no_difference(small):
+    assert read(HOST, (b"A", b"1"), small=small) == read(HOST, (b"A", b"1"), small=not small)
+
+
+@pytest.mark.parametrize("name", sorted(headers._DROPPED))
+def test_dropped_fields_are_dropped_in_any_case(name):
+    value = {b"content-length": b"0", b"transfer-encoding": b"chunked"}.get(name, b"v")
+    for spelling in (name, name.upper(), name.title()):
+        assert read((spelling, value)).passed == b""
+
+
+def test_fields_named_by_connection_are_dropped():
+    assert read(
+        (b"Connection", b"close, X-Hop ,x-two"), (b"X-Hop", b"1"), (b"X-TWO", b"1"), (b"X", b"1")
+    ).passed == (b"X: 1\r\n")
+
+
+@pytest.mark.parametrize(("value", "length"), [(b"0", 0), (b"17", 17), (b"007", 7), (b"9" * 18, 10**18 - 1)])
+def test_a_length_is_decimal_digits(value, length):
+    assert read((b"Content-Length", value)).length == length
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"-1", b"+1", b"0x1", b"1_0", b"1,1", b"1 1", b"1.0", b"9" * 19, "\u0661".encode(), b"1\n"]
+)
+def test_anything_else_is_no_length(value):
+    with pytest.raises(BadRequest):
+        read((b"Content-Length", value))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"Content-Length", b"1"), (b"content-length", b"1")],
+        [(b"Content-Length", b"1"), (b"Transfer-Encoding", b"chunked")],
+        [(b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"1")],
+        [(b"Transfer-Encoding", b"chunked"), (b"Transfer-Encoding", b"chunked")],
+        [(b"Transfer-Encoding", b"gzip")],
+        [(b"Transfer-Encoding", b"gzip, chunked")],
+        [(b"Transfer-Encoding", b"")],
+        [(b"Transfer-Encoding", b"chunked ")],
+    ],
+)
+def test_doubtful_framing_is_refused(fields):
+    with pytest.raises(BadRequest):
+        read(*fields)
+
+
+def test_chunked_is_understood_in_any_case():
+    assert read((b"TRANSFER-encoding", b"Chunked")).chunked
+
+
+def test_hosts_are_counted():
+    assert [read(*[HOST] * count).hosts for count in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [(b"a", True), (b"a" * 128, True), (b"a" * 129, False), (b"", False)]
+)
+def test_request_ids_of_a_fit_length_are_kept(value, kept):
+    assert read((b"X-Request-ID", value)).request_id == (value if kept else None)
+
+
+@given(st.binary(max_size=140))
+def test_a_kept_request_id_is_safe_to_send_back(value):
+    kept = read((b"x-request-id", value)).request_id
+    assert kept is None or (kept == value and all(0x21 <= byte <= 0x7E for byte in kept))
+
+
+def test_several_forwarded_lines_are_one_list():
+    assert read((b"X-Forwarded-For", b"a"), (b"x-forwarded-for", b"b")).forwarded_for == b"a,b"
+
+
+def test_identity_fields_are_kept_for_us():
+    fields = read((b"X-User-ID", b"u"), (b"X-Session-ID", b"s"))
+    assert (fields.user_id, fields.session_id, fields.passed) == (b"u", b"s", b"")
+
+
+def test_too_many_or_too_long_fields_are_refused():
+    with pytest.raises(HeadersTooLarge):
+        read(*[(b"X", b"1")] * 101)
+    with pytest.raises(HeadersTooLarge):
+        read((b"X", b"1" * (headers.MAX_LINE_BYTES + 1)), small=False)
+    assert read(*[(b"X", b"1")] * 100).passed.count(b"\r\n") == 100
+
+
+@pytest.mark.parametrize(
+    ("fields", "version", "error"),
+    [
+        ([HOST], "1.1", None),
+        ([], "1.0", None),
+        ([], "1.1", BadRequest),
+        ([HOST, HOST], "1.1", BadRequest),
+        ([HOST], "2.0", BadRequest),
+        ([HOST], "1.2", BadRequest),
+        ([HOST], "0.9", BadRequest),
+        ([(b"Transfer-Encoding", b"chunked")], "1.0", BadRequest),
+        ([HOST, (b"Content-Length", b"11")], "1.1", BodyTooLarge),
+        ([HOST, (b"Content-Length", b"10")], "1.1", None),
+    ],
+)
+def test_what_depends_on_more_than_the_fields(fields, version, error):
+    understood = read(*fields)
+    if error is None:
+        check(understood, version, b"/", 10)
+    else:
+        with pytest.raises(error):
+            check(understood, version, b"/", 10)
+
+
+def test_a_target_too_long_for_llama_server_is_refused():
+    check(read(HOST), "1.1", b"/" * headers.MAX_LINE_BYTES, 10)
+    with pytest.raises(HeadersTooLarge):
+        check(read(HOST), "1.1", b"/" * (headers.MAX_LINE_BYTES + 1), 10)
+
+
+# ---- answers
+
+
+def answer(*lines: bytes):
+    return read_response(b"\r\n".join((b"HTTP/1.1 200 OK", *lines)))
+
+
+def test_an_answer_with_a_length():
+    head = answer(b"Content-Type: a/b", b"Content-Length: 5", b"Server: x")
+    assert (head.status, head.framing, head.length, head.keep) == (200, Framing.LENGTH, 5, True)
+    assert head.lines == b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nServer: x\r\nContent-Length: 5"
+    assert head.unframed == b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nServer: x"
+
+
+def test_a_chunked_event_stream():
+    head = answer(b"content-type: TEXT/event-stream; charset=utf-8", b"Transfer-Encoding:  Chunked ")
+    assert (head.framing, head.event_stream) == (Framing.CHUNKED, True)
+    assert head.lines.endswith(b"\r\nTransfer-Encoding: chunked")
+
+
+def test_an_answer_without_framing_ends_with_its_connection():
+    assert (answer().framing, answer().keep) == (Framing.UNTIL_CLOSE, False)
+
+
+@pytest.mark.parametrize(
+    ("head", "keep"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: Close", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive", True),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0", False),
+    ],
+)
+def test_whether_the_connection_goes_on(head, keep):
+    assert read_response(head).keep is keep
+
+
+def test_hop_by_hop_fields_and_an_empty_allow_origin_stop_here():
+    hops = [b"Connection: x", b"Keep-Alive: timeout=5", b"Upgrade: h2c", b"TE: x", b"Trailer: y"]
+    assert answer(*hops, b"Access-Control-Allow-Origin: ").unframed == b"HTTP/1.1 200 OK"
+    assert b"Origin: *" in answer(b"Access-Control-Allow-Origin: *").lines
+
+
+def test_equal_lengths_are_one():
+    head = answer(b"Content-Length: 5", b"content-length: 5")
+    assert (head.length, head.lines.lower().count(b"content-length")) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Content-Length: 5", b"Content-Length: 6"],
+        [b"Content-Length: 5, 5"],
+        [b"Content-Length: -5"],
+        [b"Content-Length:"],
+        [b"Content-Length: 5", b"Transfer-Encoding: chunked"],
+        [b"Transfer-Encoding: gzip, chunked"],
+        [b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"],
+        [b"no colon"],
+        [b" X: folded"],
+        [b"X : 1"],
+        [b": 1"],
+        [b"X: a\nContent-Length: 5"],
+        [b"X: a\rContent-Length: 5"],
+    ],
+)
+def test_a_contradictory_answer_is_none(lines):
+    with pytest.raises(UpstreamFailed):
+        answer(*lines)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"", b"HTTP/1.1", b"HTTP/2 200 OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 999 No", b"HTTP/1.1 2000", b"SSH-2.0"],
+)
+def test_what_is_not_http_is_no_answer(first):
+    with pytest.raises(UpstreamFailed):
+        read_response(first)
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.0 404 Not There At All"])
+def test_reasons_are_free(first):
+    assert read_response(first).lines == first
+
+
+def test_a_long_answer_head_is_understood_alike():
+    lines = [b"X-%d: 1" % i for i in range(1000)]
+    assert answer(*lines, b"Content-Length: 1").length == 1
