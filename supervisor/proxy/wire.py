@@ -13,16 +13,12 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-
-from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, LlmsupError, RequestTimeout
-from supervisor.proxy import answers, headers
+from supervisor.errors import LlmsupError, RequestTimeout
+from supervisor.proxy import answers
 from supervisor.proxy.handler import Handler, Hold
-from supervisor.proxy.headers import MAX_HEAD_BYTES, MEMO_BYTES
 from supervisor.proxy.inflight import Exchange
-from supervisor.proxy.upload import COUNTED_FROM_BYTES
+from supervisor.proxy.reading import RequestReader
 
 MAX_PIPELINED = 8
 HEADER_TIMEOUT_S = 10.0
@@ -34,57 +30,18 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(RequestReader):
     """One client's connection. ``current`` is the request being answered."""
 
-    __slots__ = (
-        "_body",
-        "_body_size",
-        "_closing",
-        "_counted",
-        "_discard",
-        "_fields",
-        "_half_closed",
-        "_handler",
-        "_head_bytes",
-        "_hold",
-        "_incoming",
-        "_parser",
-        "_queue",
-        "_read",
-        "_refusal",
-        "_resume",
-        "_transport",
-        "_url",
-        "current",
-        "peer",
-        "since",
-        "stalled_since",
-        "write",
-    )
+    __slots__ = ("_half_closed", "_hold", "_queue", "_refusal", "current", "stalled_since", "write")
 
     def __init__(self, handler: Handler) -> None:
-        self._handler = handler
-        self._parser = HttpRequestParser(self)
-        self._transport: Any = None
-        self._url = b""
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._incoming: Exchange | None = None
-        self._body: list[bytes] = []
-        self._body_size = 0
-        self._counted = 0  # bytes of it that the budget knows of
-        self._head_bytes = -1  # of a head not yet complete; -1: none is being read
+        super().__init__(handler)
         self._queue: deque[Exchange] = deque()
-        self._read = 0  # bytes of the newest read
         self._hold = Hold(0)
-        self._closing = False
-        self._discard = False
         self._half_closed = False
-        self._resume: Exchange | None = None
         self._refusal: LlmsupError | None = None
         self.current: Exchange | None = None
-        self.peer = ""
-        self.since = 0.0
         self.stalled_since: float | None = None
         self.write: Callable[[bytes], None]  # bytes of the current answer, as they are to go out
 
@@ -109,7 +66,7 @@ class ClientConnection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether nothing is being asked or answered."""
-        return self.current is None and self._incoming is None and self._head_bytes < 0 and not self._closing
+        return self.current is None and not self.reading and not self._closing
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -160,114 +117,22 @@ class ClientConnection(asyncio.Protocol):
         if self.current is not None and self.current.upstream is not None:
             self.current.upstream.resume()
 
-    def data_received(self, data: bytes) -> None:
-        if self._closing:
-            return
-        self._read = len(data)
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade as offer:
-            self._ignore_upgrade(data[offer.args[0] :])
-        except HttpParserError as exc:
-            # A callback's own exception is wrapped by httptools.
-            cause = exc.__context__
-            self._refuse(
-                cause if isinstance(cause, LlmsupError) else BadRequest("this is not valid HTTP/1.1")
-            )
-        else:
-            if self._head_bytes == 0:  # it began somewhere in these bytes; the next ones count in full
-                self._head_bytes = 1
-            elif self._head_bytes > 0:
-                self._head_bytes += len(data)
-                if self._head_bytes > MAX_HEAD_BYTES:
-                    self._refuse(HeadersTooLarge(f"more than {MAX_HEAD_BYTES} bytes of header"))
+    # ---- one request
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """llhttp stops after the head of a request that offers another protocol: offers are ignored here
-        (h2c would take the connection out of our hands), so a fresh parser reads the body.
-        """
-        self._parser = HttpRequestParser(self)
-        exchange = self._resume
-        if exchange is not None:
-            framing = b"Content-Length: %d\r\n" % (exchange.fields.length or 0)
-            if exchange.fields.chunked:
-                framing = b"Transfer-Encoding: chunked\r\n"
-            self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
-        if rest and not self._closing:
-            self.data_received(rest)
+    def _connection(self) -> "ClientConnection":
+        return self
 
-    # ---- llhttp's callbacks
-
-    def on_message_begin(self) -> None:
-        self._url = b""
-        self._fields = []
-        self._head_bytes = 0
-        self.since = self._handler.now
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        small = self._head_bytes == 0 and self._read <= MEMO_BYTES
-        self._head_bytes = -1
-        if self._resume is not None:  # the body of a request whose offer of an upgrade was ignored
-            self._incoming, self._resume = self._resume, None
-            return
-        parser = self._parser
-        version = parser.get_http_version()
-        fields = headers.read_request(tuple(self._fields), small=small)
-        headers.check(fields, version, self._url, self._handler.max_body_bytes)
-        exchange = Exchange(self, parser.get_method(), self._url, fields, self.peer)
-        exchange.http10 = version == "1.0"
-        exchange.keep = not exchange.http10 and parser.should_keep_alive()
-        if parser.should_upgrade():
-            self._resume = exchange
-        else:
-            self._incoming = exchange
-        if fields.expect_continue and not exchange.http10 and self.current is None:
+    def _asked_to_continue(self) -> None:
+        if self.current is None:
             self._transport.write(CONTINUE)
 
-    def on_body(self, body: bytes) -> None:
-        if self._discard:
+    def _received(self, exchange: Exchange) -> None:
+        if self.current is None and not self._queue:
+            self._begin(exchange)
             return
-        self._body.append(body)
-        self._body_size = size = self._body_size + len(body)
-        self.since = self._handler.now
-        if size > COUNTED_FROM_BYTES:
-            self._count(size)
-
-    def _count(self, size: int) -> None:
-        """A large body: within its own limit, and within everybody's together?"""
-        handler = self._handler
-        self.since = handler.now
-        if size > handler.max_body_bytes:
-            raise BodyTooLarge(f"the body has more than {handler.max_body_bytes} bytes")
-        more, self._counted = size - self._counted, size
-        handler.budget.take(self, more)
-
-    def on_message_complete(self) -> None:
-        exchange, self._incoming = self._incoming, None
-        if exchange is None or self._discard:
-            return
-        body = self._body
-        exchange.body = body[0] if len(body) == 1 else b"".join(body)
-        self._body, self._body_size = [], 0
-        if len(exchange.body) > self._handler.max_body_bytes:
-            raise BodyTooLarge(f"the body has more than {self._handler.max_body_bytes} bytes")
-        if self._counted:
-            exchange.counted, self._counted = self._counted, 0
-            self._handler.budget.complete(self, exchange.counted)
-        if self.current is not None or self._queue:
-            self._queue.append(exchange)
-            if len(self._queue) >= MAX_PIPELINED:
-                self._wait(Hold.PIPELINE)
-            return
-        self._begin(exchange)
-
-    # ---- one request
+        self._queue.append(exchange)
+        if len(self._queue) >= MAX_PIPELINED:
+            self._wait(Hold.PIPELINE)
 
     def _begin(self, exchange: Exchange) -> None:
         self.current = exchange
@@ -359,12 +224,6 @@ class ClientConnection(asyncio.Protocol):
     def _close(self) -> None:
         self._closing = self._discard = True
         self._transport.close()
-
-    def _forget_body(self) -> None:
-        self._body, self._body_size = [], 0
-        if self._counted:
-            counted, self._counted = self._counted, 0
-            self._handler.budget.drop(self, counted)
 
     def wait_for_budget(self) -> None:
         self._wait(Hold.BUDGET)

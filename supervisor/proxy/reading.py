@@ -1,0 +1,199 @@
+"""Bytes of a connection become requests: the reading half of `wire`.
+
+llhttp (httptools) reads; what it lets through and two readers could understand differently is refused by
+`headers`. A body is taken in whole, counted against everybody's budget, and its request handed on.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, LlmsupError
+from supervisor.proxy import headers
+from supervisor.proxy.handler import Handler
+from supervisor.proxy.headers import MAX_HEAD_BYTES, MEMO_BYTES
+from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.upload import COUNTED_FROM_BYTES
+
+if TYPE_CHECKING:
+    from supervisor.proxy.wire import ClientConnection
+
+
+class RequestReader(asyncio.Protocol):
+    """What a `ClientConnection` is while it reads; its other half says what is done with the requests."""
+
+    __slots__ = (
+        "_body",
+        "_body_size",
+        "_closing",
+        "_counted",
+        "_discard",
+        "_fields",
+        "_handler",
+        "_head_bytes",
+        "_incoming",
+        "_parser",
+        "_read",
+        "_resume",
+        "_transport",
+        "_url",
+        "peer",
+        "since",
+    )
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._parser = HttpRequestParser(self)
+        self._transport: Any = None
+        self._url = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._incoming: Exchange | None = None
+        self._resume: Exchange | None = None
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._counted = 0  # bytes of it that the budget knows of
+        self._head_bytes = -1  # of a head not yet complete; -1: none is being read
+        self._read = 0  # bytes of the newest read
+        self._closing = False
+        self._discard = False
+        self.peer = ""
+        self.since = 0.0
+
+    # ---- the other half
+
+    def _connection(self) -> "ClientConnection":
+        raise NotImplementedError
+
+    def _asked_to_continue(self) -> None:
+        """The client waits for a word (``Expect``) before it sends the body."""
+        raise NotImplementedError
+
+    def _received(self, exchange: Exchange) -> None:
+        """A request is complete."""
+        raise NotImplementedError
+
+    def _refuse(self, error: LlmsupError) -> None:
+        """What came is no request that can be taken."""
+        raise NotImplementedError
+
+    # Of `upload.Sender`, for the budget of all bodies.
+    def wait_for_budget(self) -> None:
+        raise NotImplementedError
+
+    def budget_free(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def reading(self) -> bool:
+        """Whether part of a request has come."""
+        return self._incoming is not None or self._head_bytes >= 0
+
+    # ---- bytes in
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._read = len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            self._ignore_upgrade(data[offer.args[0] :])
+        except HttpParserError as exc:
+            # A callback's own exception is wrapped by httptools.
+            cause = exc.__context__
+            self._refuse(
+                cause if isinstance(cause, LlmsupError) else BadRequest("this is not valid HTTP/1.1")
+            )
+        else:
+            if self._head_bytes == 0:  # it began somewhere in these bytes; the next ones count in full
+                self._head_bytes = 1
+            elif self._head_bytes > 0:
+                self._head_bytes += len(data)
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    self._refuse(HeadersTooLarge(f"more than {MAX_HEAD_BYTES} bytes of header"))
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """llhttp stops after the head of a request that offers another protocol: offers are ignored here
+        (h2c would take the connection out of our hands), so a fresh parser reads the body.
+        """
+        self._parser = HttpRequestParser(self)
+        exchange = self._resume
+        if exchange is not None:
+            framing = b"Content-Length: %d\r\n" % (exchange.fields.length or 0)
+            if exchange.fields.chunked:
+                framing = b"Transfer-Encoding: chunked\r\n"
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+        if rest and not self._closing:
+            self.data_received(rest)
+
+    # ---- llhttp's callbacks
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._fields = []
+        self._head_bytes = 0
+        self.since = self._handler.now
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        small = self._head_bytes == 0 and self._read <= MEMO_BYTES
+        self._head_bytes = -1
+        if self._resume is not None:  # the body of a request whose offer of an upgrade was ignored
+            self._incoming, self._resume = self._resume, None
+            return
+        parser = self._parser
+        version = parser.get_http_version()
+        fields = headers.read_request(tuple(self._fields), small=small)
+        headers.check(fields, version, self._url, self._handler.max_body_bytes)
+        exchange = Exchange(self._connection(), parser.get_method(), self._url, fields, self.peer)
+        exchange.http10 = version == "1.0"
+        exchange.keep = not exchange.http10 and parser.should_keep_alive()
+        if parser.should_upgrade():
+            self._resume = exchange
+        else:
+            self._incoming = exchange
+        if fields.expect_continue and not exchange.http10:
+            self._asked_to_continue()
+
+    def on_body(self, body: bytes) -> None:
+        if self._discard:
+            return
+        self._body.append(body)
+        self._body_size = size = self._body_size + len(body)
+        self.since = self._handler.now
+        if size > COUNTED_FROM_BYTES:
+            self._count(size)
+
+    def _count(self, size: int) -> None:
+        """A large body: within its own limit, and within everybody's together?"""
+        handler = self._handler
+        if size > handler.max_body_bytes:
+            raise BodyTooLarge(f"the body has more than {handler.max_body_bytes} bytes")
+        more, self._counted = size - self._counted, size
+        handler.budget.take(self, more)
+
+    def on_message_complete(self) -> None:
+        exchange, self._incoming = self._incoming, None
+        if exchange is None or self._discard:
+            return
+        body = self._body
+        exchange.body = body[0] if len(body) == 1 else b"".join(body)
+        self._body, self._body_size = [], 0
+        if len(exchange.body) > self._handler.max_body_bytes:
+            raise BodyTooLarge(f"the body has more than {self._handler.max_body_bytes} bytes")
+        if self._counted:
+            exchange.counted, self._counted = self._counted, 0
+            self._handler.budget.complete(self, exchange.counted)
+        self._received(exchange)
+
+    def _forget_body(self) -> None:
+        self._body, self._body_size = [], 0
+        if self._counted:
+            counted, self._counted = self._counted, 0
+            self._handler.budget.drop(self, counted)
