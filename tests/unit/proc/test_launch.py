@@ -50,7 +50,9 @@ def test_it_arms_the_signal_and_becomes_the_program(begun):
     assert calls == [(1, signal.SIGKILL, 0, 0, 0)]
 
 
-@pytest.mark.parametrize(("parent", "answer"), [(os.getpid(), 0), (os.getppid(), -1)], ids=["another", "refused"])
+@pytest.mark.parametrize(
+    ("parent", "answer"), [(os.getpid(), 0), (os.getppid(), -1)], ids=["another", "refused"]
+)
 def test_it_does_not_begin_where_it_could_outlive_its_parent(begun, parent, answer):
     assert begun(parent, answer)[0] == (launch.NOT_OURS,)
 
