@@ -65,7 +65,7 @@ lint: $(STAMP)-dev  ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 type: $(STAMP)-dev  ## mypy --strict
-	@$(BIN)/mypy && $(BIN)/mypy --strict models/*.py && $(BIN)/mypy --strict benchmarks/*.py
+	@$(BIN)/mypy && $(BIN)/mypy --strict models/*.py && $(BIN)/mypy --strict --explicit-package-bases benchmarks/*.py
 
 layers: $(STAMP)-dev  ## who may import whom
 	@$(BIN)/lint-imports
