@@ -31,6 +31,16 @@ def response(
     )
 
 
+def labels(request_id: bytes, client: bytes, retries: int = 0, queue_ms: int = 0) -> bytes:
+    """The header lines that every answer of the port has."""
+    return b"x-request-id: %b\r\nx-llmsup-client: %b\r\nx-llmsup-retries: %d\r\nx-llmsup-queue-ms: %d\r\n" % (
+        request_id,
+        client,
+        retries,
+        queue_ms,
+    )
+
+
 def error_object(error: LlmsupError, request_id: bytes, *, source: str = "llmsup") -> dict[str, Any]:
     """The one error body there is (CONTRACT: "Every error")."""
     return {

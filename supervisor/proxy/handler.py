@@ -3,6 +3,7 @@
 from enum import IntFlag
 from typing import TYPE_CHECKING, Protocol
 
+from supervisor.errors import LlmsupError
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.upload import BodyBudget
 
@@ -29,6 +30,9 @@ class Handler(Protocol):
     now: float
     connections: "set[ClientConnection]"
     max_connections: int
+
+    def refusal(self, peer: str, error: LlmsupError) -> bytes:
+        """The whole answer to what never became a request."""
 
     def make_room(self, newcomer: "ClientConnection") -> None:
         """There are more connections than the limit: close some idle ones, or refuse the newcomer."""

@@ -114,9 +114,12 @@ class InFlight:
 
     def add(self, exchange: Exchange) -> None:
         """Enter a request and name it, by the client's own name for it if that is a fit one."""
-        exchange.id = exchange.fields.request_id or b"%b-%x" % (self._prefix, next(self._count))
+        exchange.id = exchange.fields.request_id or self.new_id()
         self.total += 1
         self.rows.add(exchange)
+
+    def new_id(self) -> bytes:
+        return b"%b-%x" % (self._prefix, next(self._count))
 
     def remove(self, exchange: Exchange) -> None:
         self.rows.discard(exchange)

@@ -116,16 +116,16 @@ class Pipeline:
         extra = self._labels(exchange) + answers.retry_after(error)
         exchange.connection.answer(exchange, error.status, answers.error_body(error, exchange.id), extra)
 
+    def refusal(self, peer: str, error: LlmsupError) -> bytes:
+        """The whole answer to what never became a request: it has an id all the same, to be asked about."""
+        request_id = self.in_flight.new_id()
+        client = identity.client_name(peer, None, None, None, ())
+        extra = answers.labels(request_id, client) + answers.retry_after(error)
+        return answers.response(error.status, answers.error_body(error, request_id), keep=False, extra=extra)
+
     def _labels(self, exchange: Exchange) -> bytes:
-        return (
-            b"x-request-id: %b\r\nx-llmsup-client: %b\r\nx-llmsup-retries: %d\r\nx-llmsup-queue-ms: %d\r\n"
-            % (
-                exchange.id,
-                exchange.client.label,
-                max(0, exchange.attempts - 1),
-                exchange.queue_ms,
-            )
-        )
+        retries = max(0, exchange.attempts - 1)
+        return answers.labels(exchange.id, exchange.client.label, retries, exchange.queue_ms)
 
     def cancel(self, exchange: Exchange) -> None:
         """The client has left: stop the work, wherever it is."""

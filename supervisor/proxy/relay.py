@@ -148,13 +148,10 @@ class Relay(asyncio.Protocol):
         else:
             lines = self._begin_chunked(exchange)
         exchange.answering = True
-        text = b"%b\r\nx-request-id: %b\r\nx-llmsup-client: %b\r\nx-llmsup-retries: %d\r\n%b\r\n" % (
+        text = b"%b\r\n%b%b\r\n" % (
             lines,
-            exchange.id,
-            exchange.client.label,
-            exchange.attempts - 1,
-            b"x-llmsup-queue-ms: %d\r\n%b"
-            % (exchange.queue_ms, b"" if exchange.keep else b"Connection: close\r\n"),
+            answers.labels(exchange.id, exchange.client.label, exchange.attempts - 1, exchange.queue_ms),
+            b"" if exchange.keep else b"Connection: close\r\n",
         )
         if self._phase == self._counted and len(body) == length:  # the usual case: one write, done
             self._write(text + body)

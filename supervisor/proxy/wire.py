@@ -204,8 +204,7 @@ class ClientConnection(RequestReader):
             self._refusal = error
             self._wait(Hold.PIPELINE)
             return
-        body = answers.error_body(error, b"-")
-        self._transport.write(answers.response(error.status, body, keep=False))
+        self._transport.write(self._handler.refusal(self.peer, error))
         self._linger()
 
     def _linger(self) -> None:

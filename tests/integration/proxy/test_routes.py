@@ -1,5 +1,6 @@
 """What the proxy answers itself: own routes, refused routes, and the one shape of an error."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -222,3 +223,13 @@ def test_a_body_that_names_no_model_legibly_is_a_400(two, upstream, body):
 
 def test_one_model_serves_every_name(rig):
     assert rig.ask("/echo", b'{"model": "gpt-4o"}').status == 200
+
+
+def test_what_never_became_a_request_has_an_id_too(rig) -> None:
+    with rawhttp.connect(rig.port) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        reply = rawhttp.Reader(client).response()
+    fields = dict(reply.headers)
+    assert reply.status == 400
+    assert fields["x-request-id"] == json.loads(reply.body)["error"]["request_id"] != "-"
+    assert fields["x-llmsup-client"] == "ip:127.0.0.1"

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import LlmsupError
+from supervisor.proxy import answers
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.upload import BodyBudget
 from supervisor.proxy.wire import ClientConnection
@@ -48,6 +49,9 @@ class Clerk:
         self.connections: set[ClientConnection] = set()
         self.now = 0.0
         self.asked: list[Asked] = []
+
+    def refusal(self, peer: str, error: LlmsupError) -> bytes:
+        return answers.response(error.status, answers.error_body(error, b"r-1"), keep=False)
 
     def begin(self, exchange: Exchange) -> None:
         self.asked.append((exchange.method, exchange.target, exchange.body))
