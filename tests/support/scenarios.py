@@ -231,12 +231,13 @@ def trailers(call: Call) -> bool:
 def download(call: Call) -> bool:
     """``bytes`` bytes with a length; chunked when asked for ``chunked=1``."""
     total, chunked = int(call.number("bytes", 0)), "chunked" in call.query
-    call.upstream.sent = 0
+    sent = call.upstream.sent = 0  # the latter is for whoever watches one download
     call.send(STREAM_HEAD if chunked else b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
-    while call.upstream.sent < total:
-        block = BLOCK[: total - call.upstream.sent]
+    while sent < total:
+        block = BLOCK[: total - sent]
         call.chunk(block) if chunked else call.send(block)
-        call.upstream.sent += len(block)
+        sent += len(block)
+        call.upstream.sent = sent
     if chunked:
         call.send(LAST_CHUNK)
     return KEEP

@@ -12,7 +12,7 @@ OPTIONAL = [
     ("-ngl", "0"),
     ("--threads-http", "36"),
     ("--cache-ram", "512"),
-    ("--sse-ping-interval", "5"),
+    ("--sse-ping-interval", "1"),
     ("-t", "2"),
 ]
 

@@ -1,0 +1,1 @@
+"""Long runs against the real binary: `make chaos` and `make soak`. Not part of `make test`."""
