@@ -12,7 +12,7 @@ from typing import Protocol
 from supervisor.errors import ConfigError
 
 HTTP_THREADS_SPARE = 32  # beyond the slots: token counts, health polls and a margin against its thread race
-CACHE_RAM_SHARE = 4  # a quarter of the memory limit, for all models together; its own default is 8 GiB a process
+CACHE_RAM_SHARE = 4  # a quarter of the memory limit, for all models together; its own default is 8 GiB each
 SSE_PING_S = 1  # also what tells that a client of a silent stream has left: the second write to it fails
 MARKER = "LLMSUP_INSTANCE"
 
