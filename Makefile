@@ -12,7 +12,7 @@ STAMP := $(VENV)/.stamp
 JOBS ?= 3
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup run stop build model test test-unit test-integration test-real lint type layers check bench lock clean
+.PHONY: help setup run stop build model test test-unit test-integration test-slow test-real lint type layers check chaos soak bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -53,10 +53,13 @@ test: $(STAMP)-dev build model  ## all tests: unit, fake llama-server, real llam
 	@$(BIN)/python -m pytest -n $(JOBS)
 
 test-unit: $(STAMP)-dev  ## pure parts, injected time
-	@$(BIN)/python -m pytest -n $(JOBS) tests/unit
+	@$(BIN)/python -m pytest -n $(JOBS) -m 'not slow' tests/unit
 
 test-integration: $(STAMP)-dev  ## the daemon on a fake llama-server with failure switches
-	@$(BIN)/python -m pytest -n $(JOBS) tests/integration
+	@$(BIN)/python -m pytest -n $(JOBS) -m 'not slow' tests/integration
+
+test-slow: $(STAMP)-dev  ## those of them that need minutes
+	@$(BIN)/python -m pytest -n $(JOBS) -m slow tests/unit tests/integration
 
 test-real: $(STAMP)-dev build model  ## the daemon on the real binary and the demo model
 	@$(BIN)/python -m pytest -n $(JOBS) tests/real
@@ -71,6 +74,12 @@ layers: $(STAMP)-dev  ## who may import whom
 	@$(BIN)/lint-imports
 
 check: lint type layers test  ## everything a commit must pass
+
+chaos: $(STAMP)-dev build model  ## random faults under load on the real binary (5 minutes; CHAOS='--seconds 60 --seed 2')
+	@$(BIN)/python -m tests.chaos.run $(CHAOS)
+
+soak: $(STAMP)-dev build model  ## 1,000 kills of the real binary: does anything grow?
+	@$(BIN)/python -m tests.chaos.soak $(SOAK)
 
 bench: $(STAMP)-dev build  ## against direct and nginx, side by side (about 5 minutes)
 	@$(BIN)/python -m benchmarks.bench $(BENCH)

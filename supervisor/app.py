@@ -8,25 +8,33 @@ import random
 import resource
 import signal
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from supervisor import __version__
 from supervisor.clock import SystemClock
+from supervisor.control.figures import Figures
 from supervisor.control.rundir import RunDir
 from supervisor.control.server import ControlServer
 from supervisor.control.status import Snapshot, status
-from supervisor.errors import BuildError, ModelUnavailable
-from supervisor.listen import Listener
+from supervisor.errors import ModelUnavailable
+from supervisor.events import InstanceView
+from supervisor.listen import Listener, handed_over
 from supervisor.observe import logging as observe_logging
-from supervisor.proc import binary, modelfile
-from supervisor.proc.causes import Cause
+from supervisor.observe.logfile import LogFile
+from supervisor.observe.systemd import Notifier, keep_alive
+from supervisor.proc import deaths, profile
+from supervisor.proc.budget import Budget
+from supervisor.proc.cgroup import OomKills
+from supervisor.proc.children import Children
 from supervisor.proc.command import CACHE_RAM_SHARE, HTTP_THREADS_SPARE, ModelSpec
+from supervisor.proc.deaths import Deaths
+from supervisor.proc.finder import BinaryFinder
 from supervisor.proc.fleet import Fleet
+from supervisor.proc.gpu import GpuMemory
 from supervisor.proc.instance import Instance, Tools
-from supervisor.proc.output import LogFile
+from supervisor.proc.memory import MemoryWatch
 from supervisor.proc.probe import Prober
 from supervisor.proc.run import Launcher, log_path
 from supervisor.proc.state import Event
@@ -35,6 +43,7 @@ from supervisor.proxy.inflight import InFlight
 from supervisor.proxy.pipeline import Pipeline, Wiring
 from supervisor.proxy.wire import ClientConnection
 from supervisor.ratelimit.policy import Unlimited
+from supervisor.reload import Reloader
 from supervisor.settings.load import Loaded
 from supervisor.settings.notices import notices
 from supervisor.settings.schema import Model, Settings
@@ -44,38 +53,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("daemon")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SWEEP_S = 1.0
+SWEEP_LATE_S = 5.0
 # Requests leave no cycles behind; with hundreds of connections the default (700) walks them all for nothing.
 GC_THRESHOLDS = (20_000, 20, 50)
 OWN_DESCRIPTORS = 64  # about 25 at rest, and 10 for each start of a child
 MIN_CLIENTS, MAX_CLIENTS = 8, 16_384
 FLUSH_S = 1.0  # for the last bytes to clients, after the last answer
-
-
-class BinaryFinder:
-    """Locates and probes llama-server in a thread, again only when the file has changed."""
-
-    def __init__(self, setting: str) -> None:
-        self._setting = setting
-        self._found: binary.Binary | None = None
-        self._stamp: tuple[int, int] | None = None
-
-    async def __call__(self) -> binary.Binary:
-        return await asyncio.to_thread(self._find)
-
-    def _find(self) -> binary.Binary:
-        path = binary.locate(self._setting)
-        try:
-            facts = path.stat()
-        except FileNotFoundError:  # other errors are the machine's, and pass
-            raise BuildError(f"{path} has just been removed", hint=binary.HINT) from None
-        stamp = (facts.st_mtime_ns, facts.st_size)
-        if self._found is None or self._found.path != path or self._stamp != stamp:
-            self._found, self._stamp = binary.probe(path), stamp
-        return self._found
-
-
-async def _check_model(path: Path) -> Cause | None:
-    return await asyncio.to_thread(modelfile.check, path)
 
 
 def spec_of(name: str, model: Model, settings: Settings) -> ModelSpec:
@@ -91,23 +74,49 @@ def spec_of(name: str, model: Model, settings: Settings) -> ModelSpec:
         args=tuple(model.args),
         env=dict(model.env),
         max_tokens=model.max_tokens,
-        cache_ram_mb=max(1, settings.memory.limit_mb // CACHE_RAM_SHARE),
+        cache_ram_mb=max(1, settings.memory.limit_mb // CACHE_RAM_SHARE // len(settings.models)),
     )
+
+
+def safe_spec_of(name: str, model: Model, settings: Settings) -> ModelSpec | None:
+    """What the child is told when it has run out of memory; None when that would be the same."""
+    return profile.lowered(spec_of(name, model, settings), **model.safe_profile.model_dump())
 
 
 class Daemon:
     """The one process: proxy, children, control. Built by `run`, lives as long as its `serve`."""
 
-    def __init__(self, loaded: Loaded, run_dir: RunDir, listener: Listener) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        run_dir: RunDir,
+        listener: Listener,
+        logs: observe_logging.DaemonLogs,
+        children: Children,
+        notifier: Notifier,
+    ) -> None:
         settings = loaded.settings
         self._loaded = loaded
+        self._logs = logs
+        self._model_logs = {
+            ModelName(name): LogFile(log_path(settings.log_dir, name)) for name in settings.models
+        }
         self._listener = listener
+        self._children = children
+        self._notifier = notifier
+        self._reloader = Reloader(loaded, os.environ, notifier=notifier, set_level=observe_logging.set_level)
         self._clock = SystemClock()
-        self._started_at = self._clock.now()
+        self._started_at = self._swept_at = self._clock.now()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._in_flight = InFlight()
         self._fleet = Fleet(self._clock)
+        self._budget = Budget(
+            limit_mb=settings.memory.limit_mb,
+            min_free_mb=settings.memory.min_free_mb,
+            views=self._fleet.views,
+        )
+        self._deaths = Deaths(settings.state_dir / deaths.FILE_NAME)
         self._prober = Prober()
         self._admission = Admission(
             Bounds(
@@ -119,19 +128,31 @@ class Daemon:
             ),
             self._clock,
         )
+        self._memory = MemoryWatch(
+            limit_bytes=settings.memory.limit_mb << 20,
+            views=self._fleet.views,
+            in_flight=lambda name: self._admission.gates[name].leases,
+            recycle=self._fleet.recycle,
+            gpu=GpuMemory() if any(model.gpu_layers for model in settings.models.values()) else None,
+            clock=self._clock,
+        )
         self._pipeline = self._compose()
         self._control = ControlServer(self, run_dir)
 
     def _compose(self) -> Pipeline:
         settings = self._loaded.settings
+        finder = BinaryFinder(settings.llama_server.binary)
         tools = Tools(
             clock=self._clock,
-            launcher=Launcher(self._clock),
+            launcher=self._children,
             prober=self._prober,
             traffic=self._admission,
             chance=random.random,
-            find_binary=BinaryFinder(settings.llama_server.binary),
-            check_model=_check_model,
+            find_binary=finder,
+            check_model=self._children.checked(self._budget.check),
+            stamps=finder.stamps,
+            record_death=self._deaths.add,
+            oom_kills=OomKills(),
         )
         self._fleet.add(
             Instance(
@@ -141,7 +162,9 @@ class Daemon:
                 port=model.port,
                 startup_stall_s=model.startup_stall_s,
                 drain_s=settings.proxy.drain_timeout_s,
-                log_file=LogFile(log_path(settings.log_dir, name)),
+                silence_s=settings.proxy.request_timeout_s,
+                log_file=self._model_logs[ModelName(name)],
+                safe=safe_spec_of(name, model, settings),
             )
             for name, model in settings.models.items()
         )
@@ -149,6 +172,7 @@ class Daemon:
             self._fleet.views.values(), poke=self._fleet.poke, reject=self._reject, send=self._send
         )
         self._fleet.subscribe(self._admission.on_view)
+        self._fleet.subscribe(self._memory.on_view)
         wiring = Wiring(
             views=self._fleet.views,
             default=self.default_model,
@@ -188,11 +212,10 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
-        loop.add_signal_handler(
-            signal.SIGHUP, lambda: log.info("SIGHUP: reload comes with a later version; ignored")
-        )
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.hang_up)
         server = await self._listener.open(loop, lambda: ClientConnection(self._pipeline))
         await self._control.open()
+        self._notifier.ready()
         log.info(
             "listening",
             address=str(self._listener),
@@ -203,11 +226,17 @@ class Daemon:
         for notice in notices(self._loaded):
             log.info("configuration", key=notice.key, note=notice.message)
         self._fleet.open()
+        self._fleet.subscribe(self._tell)
+        proofs = {"sweep": self._sweeps, "instances": self._fleet.is_served}
         jobs = [
+            self._job("watchdog", keep_alive(self._notifier, self._clock, proofs)),
             self._job("sweep", self._sweep()),
             self._job("announce", self._announce(ready)),
             self._job("start", self._fleet.start_all()),
             self._job("control", self._control.keep(self._clock)),
+            self._job("deaths", self._deaths.keep(self._clock)),
+            self._job("memory", self._memory.keep()),
+            self._job("figures", Figures(self.status, self._logs.metrics, self._clock).keep()),
         ]
         gc.collect()
         gc.freeze()  # what exists now lives as long as the daemon: collections need not look at it again
@@ -217,13 +246,14 @@ class Daemon:
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
-        for number in SIGNALS:  # all is done: one more must not make it look like a failure
+        for number in (*SIGNALS, signal.SIGHUP):  # all is done: one more must not make it look like a failure
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
 
     async def _shut_down(self, server: asyncio.Server) -> None:
         """Top to bottom: refuse, drain, end the children, let clients read the rest, close. (FAULTS 26)"""
         log.info("stopping", in_flight=len(self._in_flight.rows))
+        self._notifier.stopping()
         self._admission.drain()
         now = self._hurry.is_set()
         self._hurry.clear()
@@ -245,6 +275,7 @@ class Daemon:
             await self._clock.sleep(0.01)
         await self._control.close()
         await self._fleet.close()
+        await self._deaths.close()
         await self._prober.aclose()
         log.info("stopped")
 
@@ -260,8 +291,15 @@ class Daemon:
             await self._clock.sleep(SWEEP_S)
             try:
                 self._pipeline.sweep(self._clock.now())
+                self._swept_at = self._clock.now()
             except Exception:  # the next one may well succeed, and without any there are no deadlines
                 log.exception("sweep failed")
+
+    def _sweeps(self) -> bool:
+        return self._clock.now() - self._swept_at < SWEEP_LATE_S
+
+    def _tell(self, _: InstanceView) -> None:
+        self._notifier.status(", ".join(f"{name} {view.state}" for name, view in self._fleet.views.items()))
 
     async def _announce(self, ready: Callable[[str], None]) -> None:
         """Tell whoever started us how the default model's first start ended: "" for READY, else why not."""
@@ -294,6 +332,12 @@ class Daemon:
                 in_flight=self._in_flight,
                 queued=self._admission.waiting,
                 stopping=self._stop.is_set(),
+                log_dir=str(settings.log_dir),
+                model_logs={name: file.view() for name, file in self._model_logs.items()},
+                own_logs=[file.view() for file in self._logs.all],
+                deaths_error=self._deaths.error,
+                memory=self._memory,
+                estimates=self._budget.estimates,
             )
         )
 
@@ -309,24 +353,38 @@ class Daemon:
         await self._fleet.command(chosen, Event.RESTART)
         return chosen
 
+    async def reload(self) -> dict[str, object]:
+        if self._stop.is_set():
+            raise ModelUnavailable("llmsup is shutting down")
+        return await self._reloader.reload()
 
-def run(loaded: Loaded, *, ready: Callable[[str], None] = lambda _: None) -> None:
-    """Be the daemon until told to stop.
+
+def run(loaded: Loaded, *, ready: Callable[[str], None] = lambda _: None, background: bool = False) -> None:
+    """Be the daemon until told to stop. ``background``: it says what it does in its log files only.
 
     Raises:
         Conflict: another daemon has this state folder, or somebody has the port.
         PermissionDenied: the state folder or the port may not be used.
     """
     settings = loaded.settings
-    observe_logging.configure(level=settings.log.level, style=settings.log.format)
+    signal.signal(
+        signal.SIGHUP, signal.SIG_IGN
+    )  # until `serve` listens to it: what it asks for has just been done
+    notifier = Notifier.taken_from(os.environ)
     run_dir = RunDir(settings.state_dir)
     run_dir.create()
-    with run_dir.locked():
-        listener = Listener(settings.listen_host, settings.listen_port)
+    with run_dir.locked(), contextlib.closing(observe_logging.DaemonLogs(settings.log_dir)) as logs:
+        observe_logging.configure(
+            level=settings.log.level, style=settings.log.format, files=logs, background=background
+        )
+        socket = handed_over(os.environ, settings.listen_host, settings.listen_port)
+        listener = Listener(settings.listen_host, settings.listen_port, socket)
         with contextlib.closing(listener), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            children = Children(run_dir.path, Launcher(SystemClock()))
+            children.sweep()
 
             async def main() -> None:
-                await Daemon(loaded, run_dir, listener).serve(ready)
+                await Daemon(loaded, run_dir, listener, logs, children, notifier).serve(ready)
 
             runner.run(main())
 

@@ -22,7 +22,13 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One end of a generation. ``at`` is wall time; ``uptime_s`` counts from spawn."""
+    """One end of a generation. ``at`` is wall time; ``uptime_s`` counts from spawn.
+
+    From ``model`` on it is what `llmsup why` tells beyond the contract's ``last_death``. ``phase``: what the
+    instance was doing (loading, ready, draining, stopping); ``evidence``: what decided for this cause, a line of
+    the child's or what the kernel counted; ``lines``: its last output; ``rss_bytes``: its memory at the last look;
+    ``then``: what llmsup did next; ``degraded``: why it ran on the safe profile, if it did.
+    """
 
     at: datetime
     generation: Generation
@@ -32,6 +38,13 @@ class Death:
     uptime_s: float
     detail: str
     permanent: bool = False
+    model: str = ""
+    phase: str = ""
+    evidence: str = ""
+    lines: tuple[str, ...] = ()
+    rss_bytes: int | None = None
+    then: str = ""
+    degraded: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The contract's ``last_death``."""
@@ -64,6 +77,8 @@ class InstanceView:
     wanted: bool
     last_death: Death | None
     checks: int = 0  # grows each time the instance was asked "do you live?" and did
+    suspect: str | None = None  # why it is thought to hang
+    degraded: str | None = None  # why the safe profile is in use (or will be, at the next start)
 
     @property
     def ready(self) -> bool:
@@ -79,4 +94,6 @@ class InstanceView:
         """In words: the state, and the last death if that is why."""
         if self.last_death is not None and self.state in {"BACKOFF", "CRASHLOOP", "FAILED", "STOPPED"}:
             return f"{self.name} is {self.state}: {self.last_death.cause}: {self.last_death.detail}"
+        if self.suspect is not None:
+            return f"{self.name} is {self.state}, but suspected to hang: {self.suspect}"
         return f"{self.name} is {self.state}"

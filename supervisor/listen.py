@@ -2,30 +2,27 @@
 
 import asyncio
 import errno
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from typing import Any
 
-from supervisor.errors import Conflict, PermissionDenied
+from supervisor.errors import ConfigError, Conflict, PermissionDenied
 
 BACKLOG = 1024
+FIRST_HANDED = 3  # SD_LISTEN_FDS_START
+UNIT_HINT = "the socket unit needs ListenStream= and Accept=no"
 
 
 class Listener:
     """A bound socket. Nobody is accepted before `open`, but nobody is refused either: the backlog holds them."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, handed: socket.socket | None = None) -> None:
+        """``handed``: a listening socket to use instead of a new one."""
         self._host = host
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((host, port))
-            self._socket.listen(BACKLOG)
-            self._socket.setblocking(False)
-            self._port: int = self._socket.getsockname()[1]  # 0 has become a free one
-        except OSError as exc:
-            self._socket.close()
-            raise _explained(exc, host, port) from exc
+        self._socket = handed if handed is not None else _bound(host, port)
+        self._socket.setblocking(False)
+        self._port: int = self._socket.getsockname()[1]  # 0 has become a free one
 
     def __str__(self) -> str:
         return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
@@ -37,6 +34,77 @@ class Listener:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError as exc:
+        sock.close()
+        raise _explained(exc, host, port) from exc
+    return sock
+
+
+# ---- socket activation (sd_listen_fds(3))
+
+
+def handed_over(environ: MutableMapping[str, str], host: str, port: int) -> socket.socket | None:
+    """The listening socket systemd opened for us, or None. The variables are removed: they are for us alone.
+
+    Raises:
+        ConfigError: it is not what ``listen`` says.
+    """
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()):
+        return None
+    if count != "1":
+        raise ConfigError(
+            f"systemd handed over {count} sockets ({', '.join(names)}); one is wanted",
+            hint="keep one ListenStream= in the socket unit",
+        )
+    sock = _inherited(FIRST_HANDED)
+    if not _is_at(sock, host, port):
+        where = sock.getsockname()
+        sock.close()
+        raise ConfigError(
+            f"systemd listens on {_written(where)}, the configuration says listen: {_written((host, port))}",
+            hint="make ListenStream= in the socket unit and listen: in the configuration the same",
+        )
+    return sock
+
+
+def _inherited(fd: int) -> socket.socket:
+    try:
+        os.set_inheritable(fd, False)
+        sock = socket.socket(fileno=fd)
+        listening = sock.type == socket.SOCK_STREAM and sock.getsockopt(
+            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+        )
+    except OSError as exc:
+        raise ConfigError(f"systemd handed over no socket: {exc.strerror}", hint=UNIT_HINT) from exc
+    if not listening or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        sock.close()
+        raise ConfigError("systemd handed over a socket that does not listen on TCP", hint=UNIT_HINT)
+    return sock
+
+
+def _is_at(sock: socket.socket, host: str, port: int) -> bool:
+    at_host, at_port = sock.getsockname()[:2]
+    if port not in {0, at_port}:
+        return False
+    try:
+        wanted = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return False
+    return at_host in wanted
+
+
+def _written(address: tuple[Any, ...]) -> str:
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
 def _explained(exc: OSError, host: str, port: int) -> Conflict | PermissionDenied:

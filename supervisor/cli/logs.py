@@ -24,9 +24,10 @@ Write = Callable[[bytes], object]
     "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="So many last lines."
 )
 @click.option("--daemon", is_flag=True, help="llmsup's own log instead of llama-server's.")
-def command(model: str | None, follow: bool, lines: int, daemon: bool) -> None:
+@click.option("--errors", is_flag=True, help="Of llmsup's own log the errors.")
+def command(model: str | None, follow: bool, lines: int, daemon: bool, errors: bool) -> None:
     """Print llama-server's output (of the default model, or MODEL)."""
-    path = _path(model, daemon=daemon)
+    path = _path(model, daemon=daemon, errors=errors)
     if not path.exists() and not follow:
         raise LlmsupError(f"nothing has been logged yet ({path})", hint="is it running? llmsup status")
     out = sys.stdout.buffer
@@ -47,13 +48,14 @@ def _flushing(out: BinaryIO) -> Write:
     return write
 
 
-def _path(model: str | None, *, daemon: bool) -> Path:
+def _path(model: str | None, *, daemon: bool, errors: bool) -> Path:
+    from supervisor.observe.logging import ERRORS, GENERAL
     from supervisor.proc.run import log_path
     from supervisor.settings.load import load
 
     settings = load(context.config_path(), os.environ).settings
-    if daemon:
-        return settings.log_dir / "llmsup.log"
+    if daemon or errors:
+        return settings.log_dir / (ERRORS if errors else GENERAL)
     name = model or settings.default_model
     if name not in settings.models:
         raise NotFound(f"there is no model named {name!r}", hint=f"configured: {', '.join(settings.models)}")

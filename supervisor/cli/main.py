@@ -15,9 +15,13 @@ VERBS: dict[str, str] = {
     "start": "Start the daemon in the background; returns when the model is ready.",
     "stop": "Drain, stop llama-server, end the daemon.",
     "restart": "Restart one model's llama-server, without losing a request.",
+    "reload": "Read the configuration again; nothing is restarted.",
     "status": "What runs, in which state.",
     "logs": "llama-server's output.",
+    "why": "Why llama-server ended, and what to do.",
     "chat": "Ask one question through the proxy; the answer streams.",
+    "doctor": "Look for what could keep it from working, and say what to do.",
+    "diagnose": "The same as doctor.",
     "build": "Fetch, verify and build llama-server.",
     "config": "Validate the configuration.",
 }

@@ -1,6 +1,7 @@
 """`llmsup run`: the daemon in the foreground."""
 
 import contextlib
+import faulthandler
 import os
 from collections.abc import Callable
 
@@ -23,7 +24,13 @@ def command(ready_fd: int | None) -> None:
     tell = _teller(ready_fd)
     try:
         loaded = load(context.config_path(), os.environ)
-        app.run(loaded, ready=lambda why_not: tell(f"no {why_not}" if why_not else "ok"))
+        with contextlib.suppress(OSError, ValueError):  # a stderr without a descriptor
+            faulthandler.enable()
+        app.run(
+            loaded,
+            ready=lambda why_not: tell(f"no {why_not}" if why_not else "ok"),
+            background=ready_fd is not None,
+        )
     except LlmsupError as error:
         tell(f"end {error.exit_code} {error}")
         raise

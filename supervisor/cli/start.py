@@ -14,6 +14,7 @@ from supervisor.cli import context
 from supervisor.errors import LlmsupError, TimedOut
 
 DEFAULT_TIMEOUT_S = 600.0
+STDERR_BYTES = 1 << 20
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 SPINNER = "|/-\\"
 
@@ -43,9 +44,10 @@ def command(timeout_s: float) -> None:
     if run_dir.running():
         with run_dir.locked():
             pass  # raises: it is running
-    log_path = loaded.settings.log_dir / "llmsup.log"
+    stderr_path = loaded.settings.log_dir / "llmsup-stderr.log"
+    heard = _size(stderr_path)
     begun = time.monotonic()
-    process, ready = _spawn(loaded.path, log_path)
+    process, ready = _spawn(loaded.path, stderr_path)
     verdict = _wait(process, ready, timeout_s)
     if verdict is None:
         raise TimedOut(
@@ -66,14 +68,29 @@ def command(timeout_s: float) -> None:
         _, code, message = verdict.split(" ", 2)
         process.wait()
         raise _died(message, int(code))
-    _report_death(process, log_path)
+    _report_death(process, stderr_path, heard)
 
 
-def _spawn(config: Path, log_path: Path) -> tuple["subprocess.Popen[bytes]", int]:
+def _open_stderr(path: Path) -> int:
+    """For what the interpreter says when it crashes, and nothing else: a start begins it anew when it is large.
+
+    Where it cannot be made it is done without: the daemon lives without its logs too, and `status` says why.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_size > STDERR_BYTES:
+                path.replace(path.with_name(f"{path.name}.1"))
+        return os.open(path, flags, 0o640)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _spawn(config: Path, stderr_path: Path) -> tuple["subprocess.Popen[bytes]", int]:
     """The daemon, detached; and the pipe on which it says one line."""
-    log_path.parent.mkdir(parents=True, exist_ok=True)
+    stderr_fd = _open_stderr(stderr_path)
     ready_read, ready_write = os.pipe()
-    log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         process = subprocess.Popen(
             [
@@ -87,14 +104,14 @@ def _spawn(config: Path, log_path: Path) -> tuple["subprocess.Popen[bytes]", int
                 str(ready_write),
             ],
             stdin=subprocess.DEVNULL,
-            stdout=log_fd,
-            stderr=log_fd,
+            stdout=stderr_fd,
+            stderr=stderr_fd,
             start_new_session=True,
             pass_fds=(ready_write,),
         )
     finally:
         os.close(ready_write)
-        os.close(log_fd)
+        os.close(stderr_fd)
     return process, ready_read
 
 
@@ -122,14 +139,35 @@ def _wait(process: "subprocess.Popen[bytes]", ready: int, timeout_s: float) -> s
             click.echo("\r\033[K", err=True, nl=False)
 
 
-def _report_death(process: "subprocess.Popen[bytes]", log_path: Path) -> None:
-    """It ended without a word on the pipe: pass on its exit code and the last line of its log."""
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _report_death(process: "subprocess.Popen[bytes]", stderr_path: Path, heard: int) -> None:
+    """It ended without a word on the pipe: pass on its exit code and what it said on stderr.
+
+    ``heard``: so many bytes of the file are older.
+    """
     code = process.wait()
-    last = ""
+    if code == 0:
+        raise LlmsupError("llmsup was stopped before the model was ready")
+    lines: list[str] = []
     with contextlib.suppress(OSError):
-        lines = log_path.read_text(errors="replace").strip().splitlines()
-        last = lines[-1].removeprefix("llmsup: error: ") if lines else ""
-    raise _died(last or f"the daemon ended with code {code} (see {log_path})", code)
+        data = stderr_path.read_bytes()
+        if len(data) >= heard:  # else it was begun anew
+            data = data[heard:]
+        lines = data.decode(errors="replace").strip().splitlines()
+    # A crash of the interpreter says what it is first, an error last.
+    words = next(
+        (line for line in lines if line.startswith("Fatal Python error")), lines[-1] if lines else ""
+    )
+    raise _died(
+        words.removeprefix("llmsup: error: ") or f"the daemon ended with code {code} (see {stderr_path})",
+        code,
+    )
 
 
 def _died(message: str, code: int) -> LlmsupError:

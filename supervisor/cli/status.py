@@ -20,6 +20,10 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps(state, indent=2 if sys.stdout.isatty() else None))
         return
     click.echo(_heading(state))
+    if state["deaths"]["error"]:
+        click.echo(f"the last deaths are not on the disk: {state['deaths']['error']}")
+    if told := _log_trouble(state["logs"]["error"], state["logs"]["dropped"]):
+        click.echo(f"llmsup's own log: {told}")
     for model in state["models"]:
         click.echo(_model(model))
 
@@ -28,7 +32,7 @@ def _heading(state: dict[str, Any]) -> str:
     requests, memory = state["requests"], state["memory"]
     stopping = ", stopping" if state["stopping"] else ""
     return (
-        f"llmsup {state['version']}  http://{state['listen']}  pid {state['pid']}, up {_span(state['uptime_s'])}{stopping}\n"
+        f"llmsup {state['version']}  http://{state['listen']}  pid {state['pid']}, up {span(state['uptime_s'])}{stopping}\n"
         f"requests: {requests['in_flight']} in flight, {requests['queued']} waiting, {requests['total']} in all, "
         f"{requests['failed']} failed   memory: {_mib(memory['children_rss_bytes'])} children, "
         f"{_mib(memory['daemon_rss_bytes'])} llmsup"
@@ -41,22 +45,35 @@ def _model(model: dict[str, Any]) -> str:
     if model["pid"] is not None:
         slots = model["slots"]
         line += (
-            f" pid {model['pid']} port {model['port']} up {_span(model['uptime_s'])}"
+            f" pid {model['pid']} port {model['port']} up {span(model['uptime_s'])}"
             f" {_mib(model['rss_bytes'])} slots {slots['busy']}/{slots['total']} restarts {model['restarts']}"
         )
     if model["next_try_s"] is not None:
-        line += f" next try in {_span(model['next_try_s'])}"
+        line += f" next try in {span(model['next_try_s'])}"
+    if model.get("suspect") is not None:
+        line += click.style(f"\n    suspected to hang: {model['suspect']}", fg="red")
+    if model["degraded"]:
+        line += f"\n    degraded: {model['degraded']}"
+    written = model["log"]
+    if written is not None and (told := _log_trouble(written["error"], written["dropped_lines"])):
+        line += f"\n    log: {told}"
     death = model["last_death"]
     if death is not None:
-        line += f"\n    last end: {death['at']}  {death['cause']}: {death['detail']} (after {_span(death['uptime_s'])})"
+        line += f"\n    last end: {death['at']}  {death['cause']}: {death['detail']} (after {span(death['uptime_s'])})"
     return line
+
+
+def _log_trouble(error: str | None, dropped: int) -> str:
+    """In words; "" when all is written."""
+    lost = f"{dropped} lines dropped" if dropped else ""
+    return ", ".join(part for part in (error, lost) if part)
 
 
 def _mib(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """4.2 s, 3 min 20 s, 5 h 3 min, 2 d 4 h"""
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -33,6 +33,7 @@ class Daemon(Protocol):
     def status(self) -> dict[str, object]: ...
     def request_stop(self, *, now: bool) -> None: ...
     async def restart(self, name: str | None) -> str: ...
+    async def reload(self) -> dict[str, object]: ...
 
 
 class _Server(uvicorn.Server):
@@ -54,6 +55,7 @@ class ControlServer:
             Route("/status", self._status),
             Route("/stop", self._stop, methods=["POST"]),
             Route("/restart", self._restart, methods=["POST"]),
+            Route("/reload", self._reload, methods=["POST"]),
         ]
         app = Starlette(routes=routes, exception_handlers={LlmsupError: self._failed})
         self._config = uvicorn.Config(
@@ -111,6 +113,9 @@ class ControlServer:
     async def _restart(self, request: Request) -> Response:
         name = await self._daemon.restart(request.query_params.get("model"))
         return JSONResponse({"restarting": name})
+
+    async def _reload(self, _: Request) -> Response:
+        return JSONResponse(await self._daemon.reload())
 
     @staticmethod
     async def _failed(_: Request, error: Exception) -> Response:

@@ -1,13 +1,15 @@
 """The state now, in the contract's shape (CONTRACT: "`llmsup status --json`"). From snapshots only."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from supervisor import __version__
 from supervisor.events import InstanceView
+from supervisor.observe.logfile import LogView
 from supervisor.proc import vitals
+from supervisor.proc.memory import MemoryWatch
 from supervisor.proxy.admission import Gate
 from supervisor.proxy.inflight import InFlight
 from supervisor.types import ModelName
@@ -27,6 +29,14 @@ class Snapshot:
     in_flight: InFlight
     queued: int
     stopping: bool
+    log_dir: str = ""
+    model_logs: Mapping[ModelName, LogView] = field(default_factory=dict)
+    own_logs: Sequence[LogView] = ()
+    memory: MemoryWatch | None = None
+    estimates: Mapping[ModelName, int] = field(
+        default_factory=dict
+    )  # bytes each model was counted with at its start
+    deaths_error: str = ""  # why the record of deaths is not on the disk, if it is not
 
 
 def status(snapshot: Snapshot) -> dict[str, Any]:
@@ -43,6 +53,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
             "daemon_rss_bytes": own.rss_bytes if own is not None else 0,
             "children_rss_bytes": sum(model["rss_bytes"] for model in models),
             "limit_bytes": snapshot.limit_bytes,
+            "warning": snapshot.memory.warning or None if snapshot.memory is not None else None,
         },
         "requests": {
             "in_flight": len(snapshot.in_flight.rows) - snapshot.queued,
@@ -50,6 +61,12 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
             "total": snapshot.in_flight.total,
             "failed": snapshot.in_flight.failed,
         },
+        "logs": {
+            "dir": snapshot.log_dir,
+            "error": next((one.error for one in snapshot.own_logs if one.error is not None), None),
+            "dropped": sum(one.dropped_lines for one in snapshot.own_logs),
+        },
+        "deaths": {"error": snapshot.deaths_error or None},
         "models": models,
     }
 
@@ -57,6 +74,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
 def _model(view: InstanceView, snapshot: Snapshot) -> dict[str, Any]:
     signs = vitals.read(view.pid) if view.pid is not None else None
     gate = snapshot.gates[view.name]
+    logged = snapshot.model_logs.get(view.name)
     next_try_s = max(0.0, view.next_try_at - snapshot.now) if view.next_try_at is not None else None
     return {
         "name": view.name,
@@ -67,8 +85,13 @@ def _model(view: InstanceView, snapshot: Snapshot) -> dict[str, Any]:
         "restarts": view.restarts,
         "uptime_s": round(snapshot.now - view.spawned_at, 3) if view.spawned_at is not None else None,
         "rss_bytes": signs.rss_bytes if signs is not None else 0,
+        "memory": snapshot.memory.figures(view.name) if snapshot.memory is not None else None,
+        "estimated_bytes": snapshot.estimates.get(view.name),
         "slots": {"total": view.slots, "busy": gate.leases},
         "next_try_s": round(next_try_s, 3) if next_try_s is not None else None,
+        "suspect": view.suspect,
         "model_path": view.model_path,
+        "degraded": view.degraded,
+        "log": asdict(logged) if logged is not None else None,
         "last_death": view.last_death.as_dict() if view.last_death is not None else None,
     }

@@ -7,7 +7,7 @@ each line verified on the pinned build). The most telling line wins, not the las
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,12 @@ class ExitStatus:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """``permanent``: starting again without a change would end the same way."""
+    """``permanent``: starting again without a change would end the same way; ``evidence``: the line it was read from."""
 
     name: str
     detail: str
     permanent: bool = False
+    evidence: str = field(default="", compare=False)
 
 
 # (what the line says, cause, permanent). In order of how much each says: first match wins.
@@ -72,6 +73,12 @@ _SIGNALS = {
 }
 
 
+# Whatever `classify` can say of an end that nobody ordered.
+NAMES = frozenset(
+    {name for _, name, _ in _NEEDLES} | {name for name, _ in _SIGNALS.values()} | {"signalled", "exited"}
+)
+
+
 def classify(status: ExitStatus, tail: Sequence[str], *, ordered: str | None = None) -> Cause:
     """Name the cause; ``ordered`` is the reason when we ended it ourselves ("stopped", "hung", ...)."""
     if ordered is not None:
@@ -79,7 +86,7 @@ def classify(status: ExitStatus, tail: Sequence[str], *, ordered: str | None = N
     for pattern, name, permanent in _NEEDLES:
         for line in reversed(tail):
             if pattern.search(line):
-                return Cause(name, _plain(line), permanent)
+                return Cause(name, _plain(line), permanent, evidence=_plain(line))
     if status.signal is not None:
         known = _SIGNALS.get(signal.Signals(status.signal)) if status.signal in _SIGNALS else None
         name, detail = known or ("signalled", f"ended by {status}")

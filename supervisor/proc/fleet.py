@@ -83,12 +83,20 @@ class Fleet:
                 f"there is no model named {name!r}", hint=f"configured: {', '.join(self._instances)}"
             ) from None
 
+    def recycle(self, name: ModelName, generation: Generation, evidence: str) -> None:
+        """That generation takes too much memory."""
+        self._instances[name].recycle(generation, evidence)
+
     def poke(self, name: ModelName, generation: Generation) -> None:
         """A request could not reach that generation."""
         self._instances[name].poke(generation)
 
     async def command(self, name: str, event: Event) -> None:
         await self.find(name).command(event)
+
+    def is_served(self) -> bool:
+        """Whether every instance has its task still."""
+        return not any(task.done() for task in self._tasks)
 
     async def send_all(self, event: Event) -> None:
         # All at once: one that is busy (a model on a file server that hangs) must not keep the others waiting.

@@ -7,7 +7,6 @@ for long (probes, draining, the kill ladder) runs as a job of its own and report
 """
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -17,19 +16,23 @@ from typing import Any
 
 import structlog
 
-from supervisor.errors import LlmsupError
-from supervisor.events import Death, Endpoint, InstanceView
-from supervisor.proc import command, ports, watch
-from supervisor.proc.autopsy import BY_WISH, ORDERED, cause_of, death, end_of
-from supervisor.proc.backoff import End, Record, judge, stable_after_s
+from supervisor.events import InstanceView
+from supervisor.proc import filewatch, ports, watch
+from supervisor.proc.autopsy import ORDERED, Findings, cause_of, end_of
+from supervisor.proc.backoff import End, stable_after_s
+from supervisor.proc.birth import compose, obstacle
 from supervisor.proc.causes import Cause
 from supervisor.proc.command import ModelSpec
+from supervisor.proc.hang import Ration
+from supervisor.proc.history import TRY_AGAIN_S, History, Profiles
+from supervisor.proc.jobs import Jobs
 from supervisor.proc.output import LogFile
-from supervisor.proc.run import Launch, Run, new_key
-from supervisor.proc.spawn import SpawnFailed
+from supervisor.proc.run import Run
 from supervisor.proc.state import Action, Event, State, step
-from supervisor.proc.stop import FAST_LADDER, LADDER, Rung, descend
-from supervisor.proc.tools import Executable, Tools
+from supervisor.proc.stop import FAST_LADDER, LADDER, NOW_LADDER, Rung, descend
+from supervisor.proc.tools import Tools
+from supervisor.proc.vigil import Terms, Vigil, may_sleep
+from supervisor.proc.witness import Witness
 from supervisor.types import Generation, ModelName
 
 __all__ = ["Instance", "Tools"]
@@ -37,7 +40,6 @@ __all__ = ["Instance", "Tools"]
 log: structlog.stdlib.BoundLogger = structlog.get_logger("instance")
 
 LOOK_S = 30.0  # for the model file and the binary; a file server that hangs must not hold up a stop
-TRY_AGAIN_S = 1.0  # after an obstacle that says nothing about the child
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class _Message:
     event: Event | None  # None: the run has exited, still to be judged
     generation: Generation | None
     done: asyncio.Future[None] | None = None
+    evidence: str = ""
 
 
 class Instance:
@@ -57,14 +60,18 @@ class Instance:
         port: int = 0,
         startup_stall_s: float = 60.0,
         drain_s: float = 30.0,
+        silence_s: float = 60.0,
         log_file: LogFile | None = None,
+        safe: ModelSpec | None = None,
     ) -> None:
         self.name = ModelName(spec.name)
-        self._spec = spec
+        self._history = History(Profiles(spec, safe), tools)
+        self._spec = spec  # of the newest generation: as configured, or the safe profile
         self._tools = tools
         self._publish_view = publish
         self._startup_stall_s = startup_stall_s
         self._drain_s = drain_s
+        self._silence_s = silence_s
         self._log_file = log_file
         self._port = port
         self._mailbox: asyncio.Queue[_Message] = asyncio.Queue()
@@ -73,16 +80,17 @@ class Instance:
         self._wanted = False
         self._generation = Generation(0)
         self._restarts = 0
-        self._record = Record()
-        self._delay_s = 0.0
         self._next_try_at: float | None = None
-        self._last_death: Death | None = None
+        self._files: filewatch.Stamps = ()  # as they were before the newest generation
         self._evidence = ""  # what a job saw before it asked for the end of a run
         self._run: Run | None = None
+        self._witness: Witness | None = None
         self._checks = 0
         self._hurry = asyncio.Event()
-        self._poke = asyncio.Event()
-        self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._doubt = watch.Doubt()
+        self._suspect: str | None = None
+        self._hang_kills = Ration()
+        self._jobs = Jobs(self.name)
         self._perform: dict[Action, Callable[[Event], Awaitable[Event | None]]] = {
             Action.WANT_UP: partial(self._want, True),
             Action.WANT_DOWN: partial(self._want, False),
@@ -94,9 +102,11 @@ class Instance:
             Action.DRAIN: self._drain,
             Action.KILL: partial(self._kill, LADDER),
             Action.KILL_FAST: partial(self._kill, FAST_LADDER),
+            Action.KILL_NOW: partial(self._kill, NOW_LADDER),
             Action.HURRY: self._hurry_up,
             Action.ARM_DELAY: self._arm_delay,
             Action.DISARM_DELAY: self._disarm_delay,
+            Action.WATCH_FILES: self._watch_files,
         }
 
     def __repr__(self) -> str:
@@ -114,10 +124,14 @@ class Instance:
         self._mailbox.put_nowait(_Message(event, None, done))
         await done
 
+    def recycle(self, generation: Generation, evidence: str) -> None:
+        """Ask for the replacement of that generation, after draining."""
+        self._mailbox.put_nowait(_Message(Event.RECYCLE, generation, evidence=evidence))
+
     def poke(self, generation: Generation) -> None:
         """Somebody could not reach that generation: look at once instead of at the next poll."""
         if generation == self._generation:
-            self._poke.set()
+            self._doubt.raised.set()
 
     def view(self) -> InstanceView:
         run = self._run
@@ -135,8 +149,10 @@ class Instance:
             spawned_at=run.spawned_at if run is not None else None,
             next_try_at=self._next_try_at,
             wanted=self._wanted,
-            last_death=self._last_death,
+            last_death=self._history.last_death,
             checks=self._checks,
+            suspect=self._suspect,
+            degraded=self._history.degraded,
         )
 
     def tail(self, lines: int) -> list[str]:
@@ -169,14 +185,15 @@ class Instance:
         elif not self._wanted:
             self._state = State.STOPPED
         elif self._state is not State.FAILED:
-            self._state, self._delay_s = State.BACKOFF, TRY_AGAIN_S
-            await self._disarm_delay(Event.GONE_BACKOFF)
-            await self._arm_delay(Event.GONE_BACKOFF)
+            self._state, self._history.delay_s = State.BACKOFF, TRY_AGAIN_S
+            for action in (self._disarm_delay, self._arm_delay, self._watch_files):
+                await action(Event.GONE_BACKOFF)
 
     async def _take(self, message: _Message) -> None:
         if message.generation is not None and message.generation != self._generation:
             return
         if message.event is not None:
+            self._evidence = message.evidence or self._evidence
             await self._apply(message.event)
         elif self._run is not None:
             await self._apply(await self._bury())
@@ -207,56 +224,44 @@ class Instance:
     async def _want(self, up: bool, _: Event) -> None:
         self._wanted = up
 
-    async def _forgive(self, _: Event) -> None:
-        self._record = Record()
+    async def _forgive(self, event: Event) -> None:
+        self._history.forgive(event)
 
     async def _spawn(self, _: Event) -> Event:
         """Start the next generation; what stands in the way of it is an end like any other."""
-        if self._generation > 0 and self._record.port_clashes == 0:
+        if self._generation > 0 and self._history.record.port_clashes == 0:
             self._restarts += 1
         self._generation = Generation(self._generation + 1)
         self._evidence = ""
+        self._end_jobs()  # the look at the files, when it is the delay that is over
+        self._spec = self._history.spec
         self._publish()  # STARTING is seen while the file and the binary are looked at
         try:
             cause = await self._begin()
-        except SpawnFailed as exc:
-            name = "spawn_failed" if exc.transient else "not_executable"
-            cause = Cause(name, str(exc), permanent=not exc.transient)
-        except LlmsupError as exc:
-            cause = Cause("cannot_start", str(exc), permanent=True)
-        except OSError as exc:  # out of descriptors or memory; a look that took too long
-            cause = Cause("spawn_failed", f"not possible just now: {exc!r}")
-        except Exception as exc:
-            log.exception("spawn failed", model=self.name)
-            cause = Cause("internal_error", repr(exc))
-        return self._unborn(cause) if cause is not None else Event.SPAWNED
+        except Exception as exc:  # noqa: BLE001  each is an end with a cause
+            cause = obstacle(exc, self.name)
+        if cause is None:
+            return Event.SPAWNED
+        end = End(wished=not self._wanted, permanent=cause.permanent)
+        return self._history.conclude(cause, end, Findings(self.name, self._generation, self._state))
 
     async def _begin(self) -> Cause | None:
         """None: it runs."""
         async with asyncio.timeout(LOOK_S):
-            broken = await self._tools.check_model(Path(self._spec.path))
+            self._files = await self._tools.stamps(Path(self._spec.path))
+            broken = await self._tools.check_model(self._spec)
             if broken is not None:
                 return broken
             binary = await self._tools.find_binary()
+        port = ports.pick(self._port, self._history.record.port_clashes)
+        launch = compose(self._spec, binary, self._tools.environ, port, self._generation, self._log_file)
         on_exit = partial(self.post, None, self._generation)
-        self._run = self._tools.launcher.start(self._compose(binary), self._generation, on_exit)
+        self._run = self._tools.launcher.start(launch, self._generation, on_exit)
         return None
 
-    def _unborn(self, cause: Cause) -> Event:
-        self._note(cause, None)
-        if cause.name == "spawn_failed":  # the machine's fault: nothing is held against the child
-            self._delay_s = TRY_AGAIN_S
-            return Event.GONE_BACKOFF
-        return self._judge(End(wished=not self._wanted, permanent=cause.permanent))
-
-    def _compose(self, binary: Executable) -> Launch:
-        endpoint = Endpoint(ports.LOOPBACK, ports.pick(self._port, self._record.port_clashes), new_key())
-        argv = command.argv(self._spec, binary, str(binary.path), host=endpoint.host, port=endpoint.port)
-        marker = f"{os.getpid()}:{self.name}:{self._generation}"
-        env = command.environment(self._spec, self._tools.environ, api_key=endpoint.api_key, marker=marker)
-        return Launch(argv, env, endpoint, self._log_file)
-
     async def _watch_load(self, _: Event) -> None:
+        self._witness = Witness(self._living().child.pid, self._tools.oom_kills)
+        self._job("witness", self._witness.watch(self._tools.clock))
         loaded = partial(watch.until_loaded, self._living(), self._tools, self._startup_stall_s)
         self._job("load", self._reporting(loaded))
 
@@ -268,9 +273,25 @@ class Instance:
         run.ready_at = self._tools.clock.now()
         load_s = run.ready_at - run.spawned_at
         log.info("ready", model=self.name, pid=run.child.pid, port=run.endpoint.port, load_s=round(load_s, 3))
-        polling = partial(watch.while_ready, run, self._tools, self._poke, self._alive)
+        self._doubt = watch.Doubt()
+        polling = partial(watch.while_ready, run, self._tools, self._doubt, self._alive)
         self._job("health", self._reporting(polling))
-        self._job("stable", self._after(stable_after_s(load_s), Event.STABLE))
+        self._job("vigil", self._reporting(Vigil(run, self._tools, self._doubt, self._terms()).keep))
+        self._job("stable", self._after(self._sleep(stable_after_s(load_s)), Event.STABLE))
+
+    def _terms(self) -> Terms:
+        return Terms(
+            name=self.name,
+            limit_s=self._silence_s,
+            idle_canaries=not may_sleep(self._spec),
+            ration=self._hang_kills,
+            say=self._suspected,
+        )
+
+    def _suspected(self, why: str | None, answered: bool) -> None:
+        self._suspect = why
+        self._checks += answered
+        self._publish()
 
     def _alive(self) -> None:
         self._checks += 1
@@ -278,12 +299,8 @@ class Instance:
 
     async def _drain(self, event: Event) -> None:
         self._living().ordered = ORDERED.get(event)
-        self._job("drain", self._drained())
-
-    async def _drained(self) -> None:
-        generation = self._generation
-        await self._tools.traffic.drained(self.name, self._drain_s)
-        self.post(Event.DRAINED, generation)
+        drained = partial(self._tools.traffic.drained, self.name, self._drain_s)
+        self._job("drain", self._after(drained, Event.DRAINED))
 
     async def _kill(self, ladder: tuple[Rung, ...], event: Event) -> None:
         run = self._living()
@@ -307,12 +324,18 @@ class Instance:
         self._hurry.set()
 
     async def _arm_delay(self, _: Event) -> None:
-        self._next_try_at = self._tools.clock.now() + self._delay_s
-        self._job("delay", self._after(self._delay_s, Event.DELAY_ELAPSED))
+        delay_s = self._history.delay_s
+        self._next_try_at = self._tools.clock.now() + delay_s
+        self._job("delay", self._after(self._sleep(delay_s), Event.DELAY_ELAPSED))
 
     async def _disarm_delay(self, _: Event) -> None:
         self._next_try_at = None
         self._end_jobs()
+
+    async def _watch_files(self, _: Event) -> None:
+        look = partial(self._tools.stamps, Path(self._spec.path))
+        changed = partial(filewatch.until_changed, look, self._files, self._tools.clock)
+        self._job("files", self._after(changed, Event.FILE_CHANGED))
 
     # ---- the end of a run
 
@@ -322,28 +345,20 @@ class Instance:
         self._abort(run)
         self._end_jobs()
         status, tail = await run.bury(self._tools.clock)
-        cause = cause_of(run, status, tail, self._evidence)
+        seen = self._witness
+        cause = cause_of(run, status, tail, self._evidence, seen.out_of_memory() if seen is not None else "")
         end = end_of(run, cause, now=self._tools.clock.now(), wanted=self._wanted)
-        self._note(cause, run)
-        self._run = None
-        return self._judge(end)
-
-    def _judge(self, end: End) -> Event:
-        judgement = judge(end, self._record, self._tools.chance())
-        self._record, self._delay_s = judgement.record, judgement.delay_s
-        return judgement.event
+        rss_bytes = seen.rss_bytes if seen is not None else None
+        findings = Findings(self.name, run.generation, self._state, run, tuple(tail), rss_bytes)
+        follows = self._history.conclude(cause, end, findings)
+        self._run = self._witness = None
+        return follows
 
     def _abort(self, run: Run) -> None:
         try:
             self._tools.traffic.abort(self.name, run.generation)
         except Exception:  # the proxy's trouble must not keep a child from being ended or buried
             log.exception("abort failed", model=self.name)
-
-    def _note(self, cause: Cause, run: Run | None) -> None:
-        clock = self._tools.clock
-        self._last_death = death(run, cause, self._generation, at=clock.wall(), now=clock.now())
-        say = log.info if cause.name in BY_WISH else log.warning
-        say("ended", model=self.name, generation=self._generation, cause=cause.name, detail=cause.detail)
 
     def _living(self) -> Run:
         assert self._run is not None, self  # noqa: S101  the table asks only where there is one
@@ -357,30 +372,25 @@ class Instance:
         self._evidence = report.evidence
         self.post(report.event, generation)
 
-    async def _after(self, seconds: float, event: Event) -> None:
+    async def _after(self, waited: Callable[[], Awaitable[None]], event: Event) -> None:
         generation = self._generation
-        await self._tools.clock.sleep(seconds)
+        await waited()
         self.post(event, generation)
 
-    def _job(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        old = self._jobs.pop(name, None)
-        if old is not None:
-            old.cancel()
-        task = asyncio.create_task(work, name=f"{self.name}.{name}")
-        self._jobs[name] = task
-        task.add_done_callback(partial(self._job_done, self._generation))
+    def _sleep(self, seconds: float) -> Callable[[], Awaitable[None]]:
+        return partial(self._tools.clock.sleep, seconds)
 
-    def _job_done(self, generation: Generation, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("job failed", model=self.name, job=task.get_name(), exc_info=error)
-            if generation == self._generation:
-                self._evidence = f"llmsup's own {task.get_name()} failed: {error!r}"
-            self.post(Event.UNREACHABLE, generation)
+    def _job(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._jobs.start(name, work, partial(self._job_failed, self._generation))
+
+    def _job_failed(self, generation: Generation, job: str, error: BaseException) -> None:
+        if generation == self._generation:
+            self._evidence = f"llmsup's own {job} failed: {error!r}"
+        self.post(Event.UNREACHABLE, generation)
 
     def _end_jobs(self) -> None:
-        for task in self._jobs.values():
-            task.cancel()
-        self._jobs.clear()
+        self._suspect = None
+        self._jobs.end_all()
 
     async def close(self) -> None:
         """Last: end the jobs. The child must be gone already."""

@@ -4,14 +4,21 @@
 one-token completion on top (LLAMA_SERVER 0.3).
 """
 
+import asyncio
+import errno
+from collections.abc import Iterator
 from enum import Enum, auto
 
 import httpx
 
 from supervisor.events import Endpoint
+from supervisor.proc.hang import Counters
 
 HEALTH_TIMEOUT_S = 2.0
 WARM_UP_TIMEOUT_S = 60.0
+COUNTERS_TIMEOUT_S = 1.5  # it is asked between two looks, which are a second apart
+RETRY_S = 0.5
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 NO_COMPLETION_HERE = frozenset({400, 404, 501})  # an embedding or reranking server answers so, and lives
 
 
@@ -48,23 +55,62 @@ class Prober:
     async def warm_up(self, at: Endpoint) -> str | None:
         """Have one token made. None: well; else what was wrong, in words."""
         try:
-            answer = await self._http.post(
-                f"http://{at.host}:{at.port}/completion",
-                json={"prompt": "a", "n_predict": 1, "cache_prompt": False},
-                headers={"Authorization": f"Bearer {at.api_key}"},
-                timeout=WARM_UP_TIMEOUT_S,
-            )
+            answer = await self._one_token(at, WARM_UP_TIMEOUT_S)
         except httpx.HTTPError as exc:
             return f"no answer to a one-token completion: {exc!r}"
         if answer.status_code == httpx.codes.OK or answer.status_code in NO_COMPLETION_HERE:
             return None
         return f"a one-token completion was answered {answer.status_code}: {answer.text[:200]}"
 
+    async def _one_token(self, at: Endpoint, timeout_s: float | None) -> httpx.Response:
+        return await self._http.post(
+            f"http://{at.host}:{at.port}/completion",
+            json={"prompt": "a", "n_predict": 1, "cache_prompt": False},
+            headers={"Authorization": f"Bearer {at.api_key}"},
+            timeout=timeout_s,
+        )
 
-def _refused(error: BaseException | None) -> bool:
-    """Whether the child's side said no. Not having a descriptor left for asking is no word of the child's."""
+    async def canary(self, at: Endpoint) -> bool:
+        """Have one token made, whatever it takes (whoever asks ends it). True: an answer of any kind; False: never sent.
+
+        A connection that breaks is no answer, and is tried again: whether the process is gone, others see.
+        """
+        while True:
+            try:
+                await self._one_token(at, None)
+            except httpx.HTTPError as exc:
+                if any(isinstance(one, OSError) and one.errno in OURS for one in _chain(exc)):
+                    return False
+                await asyncio.sleep(RETRY_S)
+            else:
+                return True
+
+    async def counters(self, at: Endpoint) -> Counters | None:
+        """What ``/metrics`` counts; None: no answer, or none that can be read."""
+        try:
+            answer = await self._http.get(
+                f"http://{at.host}:{at.port}/metrics",
+                headers={"Authorization": f"Bearer {at.api_key}"},
+                timeout=COUNTERS_TIMEOUT_S,
+            )
+            rows = (line.split() for line in answer.text.splitlines() if line.startswith(_PREFIX))
+            values = {row[0].removeprefix(_PREFIX): float(row[1]) for row in rows if len(row) == 2}
+            return Counters(
+                values["n_decode_total"], values["prompt_tokens_total"], values["tokens_predicted_total"]
+            )
+        except (httpx.HTTPError, KeyError, ValueError):
+            return None
+
+
+_PREFIX = "llamacpp:"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
-        if isinstance(error, ConnectionRefusedError):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether the child's side said no. Not having a descriptor left for asking is no word of the child's."""
+    return any(isinstance(one, ConnectionRefusedError) for one in _chain(error))

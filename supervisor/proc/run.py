@@ -14,9 +14,11 @@ import structlog
 
 from supervisor.clock import Clock
 from supervisor.events import Endpoint
+from supervisor.observe import redact
+from supervisor.observe.logfile import LogFile
 from supervisor.proc import reaper, spawn, vitals
 from supervisor.proc.causes import ExitStatus
-from supervisor.proc.output import LogFile, Output, signal_from_thread
+from supervisor.proc.output import Output, signal_from_thread
 from supervisor.proc.reaper import Watch
 from supervisor.types import Generation
 
@@ -47,6 +49,10 @@ class Run:
         if signs is None:
             return (self.output.bytes_read,)
         return (self.output.bytes_read, signs.io_bytes, signs.rss_bytes, round(signs.cpu_s, 1))
+
+    def signs(self) -> vitals.Vitals | None:
+        """What the kernel says of the process now."""
+        return vitals.read(self.child.pid)
 
     async def bury(self, clock: Clock) -> tuple[ExitStatus, list[str]]:
         """After the exit: end the group, reap, collect the last words. The group is empty on return, or said not to be."""
@@ -88,6 +94,7 @@ class Launch:
     env: dict[str, str]
     endpoint: Endpoint
     log: LogFile | None
+    pass_fds: tuple[int, ...] = ()  # what the child inherits beside its outputs
 
 
 class Launcher:
@@ -106,9 +113,9 @@ class Launcher:
         """
         loop = asyncio.get_running_loop()
         eof, exited = asyncio.Event(), asyncio.Event()
-        output = Output(launch.log, signal_from_thread(loop, eof))
+        output = Output(launch.log, signal_from_thread(loop, eof), secrets=redact.secrets_in(launch.env))
         try:
-            child = spawn.spawn(launch.argv, launch.env, output_fd=output.write_fd)
+            child = spawn.spawn(launch.argv, launch.env, output_fd=output.write_fd, pass_fds=launch.pass_fds)
         except BaseException:
             output.abandon()
             raise

@@ -69,8 +69,10 @@ def _knows_pdeathsig(setpriv: str) -> bool:
     return done.returncode == 0
 
 
-def spawn(argv: Sequence[str], env: Mapping[str, str], *, output_fd: int) -> Child:
-    """Start ``argv`` as leader of a session of its own, both outputs to ``output_fd``.
+def spawn(
+    argv: Sequence[str], env: Mapping[str, str], *, output_fd: int, pass_fds: Sequence[int] = ()
+) -> Child:
+    """Start ``argv`` as leader of a session of its own, both outputs to ``output_fd``; it inherits ``pass_fds``.
 
     Raises:
         BuildError: the executable is missing or cannot be run.
@@ -89,6 +91,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], *, output_fd: int) -> Chi
             stderr=output_fd,
             start_new_session=True,
             close_fds=True,
+            pass_fds=pass_fds,
         )
     except OSError as exc:
         if exc.errno in {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}:

@@ -31,10 +31,12 @@ class Event(StrEnum):
     STOP = "stop"  # wanted down, after draining
     STOP_NOW = "stop now"  # wanted down, without draining
     RESTART = "restart"  # wanted anew
+    RECYCLE = "recycle"  # it has grown too large; wanted anew by us, at a quiet moment
     SPAWNED = "spawned"
     HEALTHY = "health 200"
     WARM = "warm-up answered"
-    STALLED = "stalled"  # no progress while loading, or hung
+    STALLED = "stalled"  # no progress while loading
+    HUNG = "hung"  # serves no more, as two canaries confirm
     UNREACHABLE = "unreachable"  # lives but refuses connections
     DRAINED = "drained"  # nothing in flight any more, or drained long enough
     UNKILLED = "survived SIGKILL"
@@ -59,9 +61,11 @@ class Action(StrEnum):
     DRAIN = "drain"
     KILL = "kill"  # close upstream connections, then the ladder
     KILL_FAST = "kill fast"  # the same with short rungs: nothing is lost by it
+    KILL_NOW = "kill now"  # the same without asking: it does nothing any more
     HURRY = "hurry"  # next rung now
     ARM_DELAY = "arm delay"
     DISARM_DELAY = "disarm delay"
+    WATCH_FILES = "watch the files"  # for another model file or binary
 
 
 Row = tuple[State, tuple[Action, ...]]
@@ -72,9 +76,9 @@ S, E, A = State, Event, Action
 _GONE: dict[Event, Row] = {
     E.GONE_WANTED: (S.STOPPED, ()),
     E.GONE_RETRY: (S.STARTING, (A.SPAWN,)),
-    E.GONE_BACKOFF: (S.BACKOFF, (A.ARM_DELAY,)),
-    E.GONE_CRASHLOOP: (S.CRASHLOOP, (A.ARM_DELAY,)),
-    E.GONE_FAILED: (S.FAILED, ()),
+    E.GONE_BACKOFF: (S.BACKOFF, (A.ARM_DELAY, A.WATCH_FILES)),
+    E.GONE_CRASHLOOP: (S.CRASHLOOP, (A.ARM_DELAY, A.WATCH_FILES)),
+    E.GONE_FAILED: (S.FAILED, (A.WATCH_FILES,)),
 }
 _BEGIN: Row = (S.STARTING, (A.WANT_UP, A.FORGIVE, A.DISARM_DELAY, A.SPAWN))
 _HALT: Row = (S.STOPPED, (A.WANT_DOWN, A.DISARM_DELAY))
@@ -101,7 +105,8 @@ _DECIDED: dict[State, dict[Event, Row]] = {
         E.STOP: (S.DRAINING, (A.WANT_DOWN, A.DRAIN)),
         E.STOP_NOW: (S.STOPPING, (A.WANT_DOWN, A.KILL)),
         E.RESTART: (S.DRAINING, (A.FORGIVE, A.DRAIN)),
-        E.STALLED: (S.STOPPING, (A.KILL,)),
+        E.RECYCLE: (S.DRAINING, (A.DRAIN,)),
+        E.HUNG: (S.STOPPING, (A.KILL_NOW,)),
         E.UNREACHABLE: (S.STOPPING, (A.KILL,)),
         E.STABLE: (S.READY, (A.FORGIVE,)),
         **_GONE,
@@ -111,7 +116,7 @@ _DECIDED: dict[State, dict[Event, Row]] = {
         E.STOP: (S.DRAINING, (A.WANT_DOWN,)),
         E.STOP_NOW: (S.STOPPING, (A.WANT_DOWN, A.KILL)),
         E.START: (S.DRAINING, (A.WANT_UP,)),
-        E.STALLED: (S.STOPPING, (A.KILL,)),
+        E.HUNG: (S.STOPPING, (A.KILL_NOW,)),
         E.UNREACHABLE: (S.STOPPING, (A.KILL,)),
         **_GONE,
     },

@@ -33,6 +33,9 @@ LADDER: tuple[Rung, ...] = (
 # While loading, signals end it by default action; when it hangs, asking is a waste of time.
 FAST_LADDER: tuple[Rung, ...] = (Rung(TERM, 2.0), Rung((signal.SIGKILL,), 10.0, group=True))
 
+# Hung, confirmed: it would not hear SIGTERM, and has nothing left to lose.
+NOW_LADDER: tuple[Rung, ...] = (Rung((signal.SIGKILL,), 10.0, group=True),)
+
 
 async def descend(run: Run, rungs: Sequence[Rung], clock: Clock, hurry: asyncio.Event) -> bool:
     """Step down until the child has ended; ``hurry`` skips the wait of one rung.

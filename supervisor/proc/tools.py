@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from supervisor.clock import Clock
-from supervisor.events import Endpoint
+from supervisor.events import Death, Endpoint
 from supervisor.proc.causes import Cause
-from supervisor.proc.command import SupportsFlags
+from supervisor.proc.command import ModelSpec, SupportsFlags
+from supervisor.proc.filewatch import Stamps
+from supervisor.proc.hang import Counters, Standing
 from supervisor.proc.probe import Health
 from supervisor.proc.run import Launch, Run
 from supervisor.types import Generation, ModelName
@@ -27,6 +29,8 @@ class StartsRuns(Protocol):
 class Probes(Protocol):
     async def health(self, at: Endpoint) -> Health: ...
     async def warm_up(self, at: Endpoint) -> str | None: ...
+    async def canary(self, at: Endpoint) -> bool: ...
+    async def counters(self, at: Endpoint) -> Counters | None: ...
 
 
 class Traffic(Protocol):
@@ -35,8 +39,23 @@ class Traffic(Protocol):
     async def drained(self, name: ModelName, within_s: float) -> None:
         """Returns when no request is in flight to the model, or after ``within_s``."""
 
+    def standing(self, name: ModelName) -> Standing:
+        """What waits inside the child, as of the latest sweep."""
+
     def abort(self, name: ModelName, generation: Generation) -> None:
         """Close all connections to that generation, and send it nothing any more."""
+
+
+async def _no_files(_: Path) -> Stamps:
+    return ()
+
+
+def _forget(_: Death) -> None:
+    pass
+
+
+def _uncounted() -> int | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,5 +66,8 @@ class Tools:
     traffic: Traffic
     chance: Callable[[], float]  # uniform in [0, 1)
     find_binary: Callable[[], Awaitable[Executable]]
-    check_model: Callable[[Path], Awaitable[Cause | None]]
+    check_model: Callable[[ModelSpec], Awaitable[Cause | None]]
     environ: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    stamps: Callable[[Path], Awaitable[Stamps]] = _no_files  # of the model and the binary (`filewatch`)
+    record_death: Callable[[Death], None] = _forget
+    oom_kills: Callable[[], int | None] = _uncounted  # of our cgroup so far (`cgroup`)

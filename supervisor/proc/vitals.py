@@ -15,12 +15,15 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """``state`` is the kernel's letter (R, S, D, T, Z, ...), or "" where unknown."""
+    """``state`` is the kernel's letter (R, S, D, T, Z, ...) for the main thread, or "" where unknown;
+    ``major_faults`` counts pages that had to be read from the disk.
+    """
 
     rss_bytes: int
     cpu_s: float
     io_bytes: int
     state: str
+    major_faults: int = 0
 
 
 def read(pid: int) -> Vitals | None:
@@ -36,7 +39,7 @@ def _read_proc(pid: int) -> Vitals | None:
         io = _io_bytes(folder / "io")
     except (OSError, ValueError, IndexError):
         return None
-    return Vitals(rss, (int(fields[11]) + int(fields[12])) / _TICKS, io, fields[0])
+    return Vitals(rss, (int(fields[11]) + int(fields[12])) / _TICKS, io, fields[0], int(fields[9]))
 
 
 def any_alive(group: int) -> bool:

@@ -7,7 +7,7 @@ processor time together is.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from supervisor.proc.probe import Health
 from supervisor.proc.run import Run, within
@@ -23,13 +23,21 @@ WARM_UP_PAUSE_S = 0.5
 HEALTH_EVERY_S = 5.0
 REFUSED_TWICE_S = 0.1  # one refusal may be a full backlog; two so far apart are a closed listener
 SILENT_AGAIN_S = 0.5
-SILENCES = 3  # unanswered polls in a row, each with its own timeout, before a child in doubt is given up
+SILENCES = 3  # unanswered polls in a row, each with its own timeout, before a child in doubt is deaf
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     event: Event
     evidence: str = ""
+
+
+@dataclass(slots=True)
+class Doubt:
+    """``raised`` by whoever could not reach the child; ``deaf``: it was asked, and says and does nothing (`vigil`)."""
+
+    raised: asyncio.Event = field(default_factory=asyncio.Event)
+    deaf: bool = False
 
 
 async def until_loaded(run: Run, tools: Tools, stall_s: float) -> Report:
@@ -64,11 +72,12 @@ async def until_warm(run: Run, tools: Tools) -> Report:
     return Report(Event.STALLED, f"loaded, but {wrong}")
 
 
-async def while_ready(run: Run, tools: Tools, poke: asyncio.Event, alive: Callable[[], None]) -> Report:
-    """Poll until it refuses connections, or is silent and idle while somebody doubts it (``poke``).
+async def while_ready(run: Run, tools: Tools, doubt: Doubt, alive: Callable[[], None]) -> Report:
+    """Poll until it refuses connections; note whether it is silent and idle while somebody doubts it.
 
     ``alive`` is called when it answers a doubt. Without a doubt silence means nothing: it may be busy.
     """
+    poke = doubt.raised
     refusals = silences = 0
     signs: tuple[object, ...] = ()
     doubted = False  # kept until it is answered: whoever doubts waits for `alive`
@@ -91,10 +100,7 @@ async def while_ready(run: Run, tools: Tools, poke: asyncio.Event, alive: Callab
         fresh = run.progress()
         silences = silences + 1 if doubted and health is Health.SILENT and fresh == signs else 0
         signs = fresh
-        if silences >= SILENCES:
-            return Report(
-                Event.STALLED, "requests wait, and it neither answers /health nor does anything else"
-            )
+        doubt.deaf = silences >= SILENCES
         if doubted and health is Health.READY:
             doubted = False
             alive()

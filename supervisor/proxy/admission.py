@@ -25,14 +25,12 @@ from supervisor.errors import (
     UpstreamTimeout,
 )
 from supervisor.events import InstanceView
-from supervisor.proc import vitals
+from supervisor.proc.hang import Standing, longest_trial_s
 from supervisor.proxy.decision import WAIT, Wait
 from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.stillness import Stillness
 from supervisor.proxy.upstream import Pool, Upstream
 from supervisor.types import Generation, ModelName
-
-BUSY_CPU_S = 0.01  # processor time within a sweep's second that counts as working
-LOOK_GAP_S = 5.0  # sweeps come once a second while an answer stands still
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +64,9 @@ class Gate:
         self._pool: Pool | None = None
         self._pool_generation = Generation(0)
         self._doubted_at: int | None = None  # `view.checks` when doubt arose
-        self._cpu: tuple[float, float] = (0.0, 0.0)  # (processor seconds, when it last grew)
-        self._looked_at = 0.0
+        self._stillness = Stillness()
+        self._suspect_since = 0.0
+        self._cleared_at = 0.0  # when the child, suspected to hang, last showed that it does not
         self._emptied = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -80,6 +79,7 @@ class Gate:
             self._pool is not None
             and self.view.ready
             and self._doubted_at is None
+            and self.view.suspect is None
             and not self._admission.draining
         )
 
@@ -186,6 +186,10 @@ class Gate:
     # ---- the instance
 
     def on_view(self, view: InstanceView) -> None:
+        if self.view.suspect is not None and view.suspect is None and view.checks > self.view.checks:
+            self._cleared_at = self._admission.clock.now()
+        if self.view.suspect is None and view.suspect is not None:
+            self._suspect_since = self._admission.clock.now()
         self.view = view
         if view.ready and view.endpoint is not None:
             if view.generation != self._pool_generation:
@@ -246,12 +250,17 @@ class Gate:
         for exchange in [one for one in self.waiting if one.deadline <= now]:
             self._reject(exchange, self._too_late(exchange, now))
         if self._pool is not None:
-            self._pool.sweep(now, self._silence)
+            self._stillness.note(self._pool.sweep(now, self._silence), now)
+
+    def standing(self) -> Standing:
+        return self._stillness.standing(self._admission.clock.now())
 
     def _too_late(self, exchange: Exchange, now: float) -> LlmsupError:
         waited_s = now - exchange.waiting_since
         if not self.view.ready:
             return ModelLoading(f"waited {waited_s:.0f} s; {self.view.why()}", retry_after_s=5.0)
+        if self.view.suspect is not None:
+            return ModelUnavailable(f"waited {waited_s:.0f} s; {self.view.why()}", retry_after_s=5.0)
         if self._doubted_at is not None:
             return ModelUnavailable(
                 f"waited {waited_s:.0f} s; llama-server ({self.view.name}) does not answer", retry_after_s=5.0
@@ -259,26 +268,21 @@ class Gate:
         return QueueTimeout(f"waited {waited_s:.0f} s for a free slot", retry_after_s=5.0)
 
     def _silence(self, upstream: Upstream, quiet_s: float) -> None:
-        """An answer stands still. Slow is not broken: while the child uses the processor, it waits on."""
-        limit_s = self._admission.bounds.silence_s
-        exchange = upstream.exchange
-        if exchange is None or exchange.connection.stalled_since is not None:
-            return
-        if min(quiet_s, self._idle_s(self._admission.clock.now())) < limit_s:
-            return
-        self.doubt()
-        upstream.give_up(
-            UpstreamTimeout(f"no byte from llama-server for {quiet_s:.0f} s, and no sign of work")
-        )
+        """An answer stands still. Slow is not broken: while the child uses the processor, it waits on.
 
-    def _idle_s(self, now: float) -> float:
-        """For how long the child has not used the processor, as far as it was looked at."""
-        signs = vitals.read(self.view.pid) if self.view.pid is not None else None
-        worked = signs is not None and signs.cpu_s >= self._cpu[0] + BUSY_CPU_S
-        if worked or now - self._looked_at > LOOK_GAP_S:  # after a gap nothing is known: begin anew
-            self._cpu = (signs.cpu_s if signs is not None else 0.0, now)
-        self._looked_at = now
-        return now - self._cpu[1]
+        Whether the child hangs is for its instance to find out (`proc.hang`). If it does, it is replaced, and this
+        request is asked again. It is given up if the child has shown meanwhile that it lives, so that only this one
+        answer does not come, or if the child hangs and may not be killed for it any more.
+        """
+        now, limit_s = self._admission.clock.now(), self._admission.bounds.silence_s
+        idle_s = self._stillness.idle_s(self.view.pid, now)
+        alone = quiet_s >= limit_s and self._cleared_at > now - quiet_s
+        suspect_s = now - self._suspect_since if self.view.suspect is not None else 0.0
+        hopeless = min(quiet_s, suspect_s) >= longest_trial_s(limit_s)
+        if (alone and idle_s >= limit_s) or hopeless:
+            upstream.give_up(
+                UpstreamTimeout(f"no byte from llama-server for {quiet_s:.0f} s, and no sign of work")
+            )
 
 
 class Admission:
@@ -344,6 +348,9 @@ class Admission:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self.gates[name].emptied()
+
+    def standing(self, name: ModelName) -> Standing:
+        return self.gates[name].standing()
 
     def abort(self, name: ModelName, generation: Generation) -> None:
         self.gates[name].abort(generation)

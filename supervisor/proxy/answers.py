@@ -83,11 +83,16 @@ def health(view: InstanceView, *, draining: bool) -> tuple[int, bytes]:
         "context_size": view.context_size,
         "state": view.state,
     }
-    if view.ready and not draining:
+    if view.ready and view.suspect is None and not draining:
         return 200, json.dumps({"status": "ok", **facts}).encode()
     if view.state == "FAILED":
         return 500, json.dumps({"status": "error", "error": view.why(), **facts}).encode()
-    status = "draining" if draining else "unavailable" if not view.coming else "starting"
+    if draining:
+        status = "draining"
+    elif view.ready:
+        status = "suspect"  # it may hang: whoever balances load had better ask somebody else meanwhile
+    else:
+        status = "starting" if view.coming else "unavailable"
     return 503, json.dumps({"status": status, "error": view.why(), **facts}).encode()
 
 

@@ -15,6 +15,7 @@ from supervisor.events import Endpoint
 from supervisor.proxy.headers import Framing
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.relay import Relay
+from supervisor.proxy.stillness import Swept, is_ping
 
 IDLE_S = 4.0
 CONNECT_TIMEOUT_S = 5.0
@@ -89,6 +90,14 @@ class Upstream(Relay):
             self._paused = False
             self._transport.resume_reading()
 
+    def look(self, now: float) -> bool:
+        """Whether anything but pings has come since the look before."""
+        last, seen, self.seen = self.last, self.seen, self.last
+        said = last is not seen and last != b"" and not (self._head.event_stream and is_ping(last))
+        if said or seen is None:
+            self.quiet_since = now
+        return said
+
     # ---- how an answer ends
 
     def _release(self) -> Exchange:
@@ -100,6 +109,8 @@ class Upstream(Relay):
 
     def completed(self, *, reusable: bool) -> None:
         exchange = self._release()
+        if exchange.leased and self._head.status == 200:
+            self._pool.answered = True
         self.resume()
         if reusable:
             self._reused = True
@@ -141,6 +152,7 @@ class Pool:
     def __init__(self, endpoint: Endpoint, model: str, owner: Owner, clock: Clock) -> None:
         self.owner = owner
         self.closed = False
+        self.answered = False  # work has been done, since the latest sweep
         self._endpoint = endpoint
         self._model = model
         self._clock = clock
@@ -239,13 +251,22 @@ class Pool:
         for upstream in [*self._busy, *self._idle]:
             upstream.close()
 
-    def sweep(self, now: float, silence: Callable[[Upstream, float], None]) -> None:
+    def sweep(self, now: float, silence: Callable[[Upstream, float], None]) -> Swept:
         """Once a second: close what has idled, and report answers that have stood still, with seconds."""
         for upstream in [u for u in self._idle if now - u.idle_since >= IDLE_S]:
             self._idle.remove(upstream)
             upstream.close()
+        moved, self.answered = self.answered, False
+        watched = 0
         for upstream in list(self._busy):
-            if upstream.last is not upstream.seen or upstream.exchange is None:
-                upstream.seen, upstream.quiet_since = upstream.last, now
-            else:
+            exchange = upstream.exchange
+            if exchange is None or exchange.connection.stalled_since is not None:
+                upstream.seen = None  # its client does not read: whatever stands still, it is not the child
+                continue
+            advanced = upstream.look(now)
+            if exchange.leased:
+                watched += 1
+                moved |= advanced
+            if not advanced:
                 silence(upstream, now - upstream.quiet_since)
+        return Swept(watched, moved)

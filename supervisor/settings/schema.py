@@ -24,7 +24,7 @@ from supervisor.types import GIB, MIB
 
 # Accepted, because the contract fixes the names, but without effect in this version; taken out as they come to work.
 # `limits` is only mentioned when it differs from the defaults.
-NOT_YET_ENFORCED: tuple[str, ...] = ("limits", "memory", "circuit_breaker", "cleanup")
+NOT_YET_ENFORCED: tuple[str, ...] = ("limits", "circuit_breaker", "cleanup")
 
 MAX_DURATION_S = 7 * 24 * 3600  # a longer wait is a mistyped unit
 MAX_SLOTS = 1024  # llama-server serves far fewer well; the fake one of the benchmarks takes this many

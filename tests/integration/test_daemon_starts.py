@@ -12,6 +12,7 @@ import pytest
 from supervisor.control.client import ControlClient
 from supervisor.errors import LlmsupError
 from tests.support.daemon import DEADLINE_S, DaemonUnderTest, answer_of, free_port, running, until
+from tests.support.gguf import MINIMAL, WHOLE, header, model
 
 # ---- what it needs is not there
 
@@ -42,7 +43,7 @@ def test_a_missing_model_is_said_at_once_everywhere_and_mended_by_a_restart() ->
         assert str(path).encode() in refused.body
         assert daemon.model()["next_try_s"] is None  # not retried by itself
         assert daemon.cli("restart").returncode == 1  # still the same
-        path.write_bytes(b"GGUF again")
+        path.write_bytes(MINIMAL)
         mended = daemon.cli("restart")
         assert (mended.returncode, mended.stderr) == (0, "")
         assert daemon.chat().status == 200
@@ -52,10 +53,14 @@ def test_what_can_never_start_fails_at_once_and_in_words(tmp_path: Path) -> None
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "page").write_bytes(b"<!DOCTYPE html>")
+    (tmp_path / "cut").write_bytes(WHOLE[:-7])
+    (tmp_path / "later").write_bytes(header(version=4))
     models: dict[str, dict[str, object]] = {
         "folder": {"path": str(tmp_path / "folder")},
         "empty": {"path": str(tmp_path / "empty")},
         "page": {"path": str(tmp_path / "page")},
+        "cut": {"path": str(tmp_path / "cut")},
+        "later": {"path": str(tmp_path / "later")},
         "unknown-flag": {"args": ["--no-such-flag"]},
         "our-flag": {"args": ["--port", "1"]},
         "well": {},
@@ -64,6 +69,8 @@ def test_what_can_never_start_fails_at_once_and_in_words(tmp_path: Path) -> None
         "folder": ("model_unreadable", f"{tmp_path}/folder is a directory"),
         "empty": ("model_corrupt", f"{tmp_path}/empty is empty"),
         "page": ("model_corrupt", f"{tmp_path}/page is not a GGUF file"),
+        "cut": ("model_corrupt", "the file is truncated by 7 bytes"),
+        "later": ("model_unsupported", "is of version 4; versions 2 and 3 are supported"),
         "unknown-flag": ("bad_flag", "--no-such-flag"),
         "our-flag": ("cannot_start", "--port is set by llmsup itself"),
     }
@@ -76,6 +83,19 @@ def test_what_can_never_start_fails_at_once_and_in_words(tmp_path: Path) -> None
             assert words.encode() in daemon.chat(model=name).body
         assert daemon.wait_ready("well")
         assert daemon.chat(model="well").status == 200
+
+
+def test_a_model_that_cannot_fit_is_not_started_and_told_what_would(tmp_path: Path) -> None:
+    (tmp_path / "large.gguf").write_bytes(model(context=2**20))
+    large = {"path": str(tmp_path / "large.gguf"), "context_size": 2**20, "parallel": 1}
+    with DaemonUnderTest(models={"demo": {}, "large": large}, memory={"limit_mb": 512}) as daemon:
+        daemon.run()
+        one = daemon.wait_for(lambda one: one["state"] == "FAILED", "FAILED", "large")
+        assert one["last_death"]["cause"] == "does_not_fit"
+        assert "KV cache 2048" in one["last_death"]["detail"]
+        assert "memory.limit_mb is 512; context_size " in one["last_death"]["detail"]
+        assert not (daemon.folder / "starts-large").exists()
+        daemon.wait_ready("demo")
 
 
 @pytest.mark.parametrize("kind", ["missing", "not executable"])

@@ -275,8 +275,8 @@ def _broken(kind: str, demo: Path, out: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "cause", "words"),
     [
-        ("one byte short", "model_corrupt", "not within the file bounds"),
-        ("cut in the head", "model_corrupt", "failed to read"),
+        ("one byte short", "model_corrupt", "the file is truncated by 1 bytes"),
+        ("cut in the head", "model_corrupt", "is truncated in its header"),
         ("foreign", "model_corrupt", "not a GGUF file"),
         ("of a later version", "model_unsupported", "version 99"),
         ("empty", "model_corrupt", "is empty"),

@@ -42,7 +42,10 @@ def start_server(binary: Path, model: Path, *arguments: str) -> Iterator[httpx.C
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+        # No connection is kept: llama-server closes idle ones after 5 s, and tests may lie further apart.
+        once = httpx.Limits(max_keepalive_connections=0)
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, timeout=60, trust_env=False, limits=once) as client:
             wait_until_ready(client, process, log)
             yield client
     finally:

@@ -34,6 +34,7 @@ from supervisor.control.rundir import RunDir
 from supervisor.errors import LlmsupError
 from tests.support import rawhttp
 from tests.support.fake_llama_server import write_wrapper
+from tests.support.gguf import MINIMAL
 
 T = TypeVar("T")
 
@@ -91,7 +92,7 @@ class DaemonUnderTest:
         self.config = self.folder / "llmsup.yaml"
         self.model_path = Path(model_path) if model_path is not None else self.folder / "model.gguf"
         if model_path is None:
-            self.model_path.write_bytes(b"GGUF of a fake")
+            self.model_path.write_bytes(MINIMAL)
         self.port = free_port()
         self.expected_exit: int | None = 0  # None: any
         self.process: subprocess.Popen[bytes] | None = None
@@ -227,7 +228,10 @@ class DaemonUnderTest:
 
     def log(self) -> str:
         """What the daemon has said, in the foreground or started in the background."""
-        paths = [self.folder / "daemon.log", self.state_dir / "logs" / "llmsup.log"]
+        logs = self.state_dir / "logs"
+        foreground = self.folder / "daemon.log"  # in the foreground it says all twice
+        said = foreground if foreground.exists() else logs / "llmsup.log"
+        paths = [said, logs / "llmsup-stderr.log"]
         return "".join(path.read_text(errors="replace") for path in paths if path.exists())
 
     def stop(self, within_s: float = DEADLINE_S) -> None:

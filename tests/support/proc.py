@@ -12,15 +12,18 @@ from typing import Any
 
 import pytest
 
-from supervisor.events import Endpoint, InstanceView
+from supervisor.events import Death, Endpoint, InstanceView
 from supervisor.proc import reaper
 from supervisor.proc.causes import Cause, ExitStatus
 from supervisor.proc.command import ModelSpec
+from supervisor.proc.filewatch import Stamps
 from supervisor.proc.fleet import Fleet
+from supervisor.proc.hang import Counters, Standing
 from supervisor.proc.instance import Instance
 from supervisor.proc.probe import Health
 from supervisor.proc.state import Event
 from supervisor.proc.tools import Tools
+from supervisor.proc.vitals import Vitals
 from supervisor.types import Generation, ModelName
 from tests.support.clock import FakeClock
 
@@ -83,7 +86,8 @@ class FakeRun:
         self.ready_at: float | None = None
         self.status: ExitStatus | None = None
         self.buried = False
-        self.signs: object = 0
+        self.progressed: object = 0
+        self.vitals = Vitals(rss_bytes=1, cpu_s=0.0, io_bytes=0, state="S")
         self.ignores: set[int] = set()
         self.signals: list[signal.Signals] = []
         self._end = ExitStatus(code=0)
@@ -101,7 +105,10 @@ class FakeRun:
         self._on_exit()
 
     def progress(self) -> tuple[object, ...]:
-        return (self.signs,)
+        return (self.progressed,)
+
+    def signs(self) -> Vitals:
+        return self.vitals
 
     async def bury(self, clock: object) -> tuple[ExitStatus, list[str]]:
         assert self.exited.is_set(), "buried alive"
@@ -136,6 +143,10 @@ class FakeProber:
         self.next: list[Health] = []  # these first
         self.wrong: str | None = None
         self.asked = 0
+        self.hangs = False  # completions get no answer
+        self.canaries = self.living_canaries = 0
+        self.counts: Counters | None = Counters(0, 0, 0)
+        self.counts_asked = 0
 
     async def health(self, at: Endpoint) -> Health:
         self.asked += 1
@@ -148,11 +159,26 @@ class FakeProber:
     async def warm_up(self, at: Endpoint) -> str | None:
         return self.wrong
 
+    async def canary(self, at: Endpoint) -> bool:
+        self.canaries += 1
+        self.living_canaries += 1
+        try:
+            while self.hangs:
+                await asyncio.sleep(0)  # without end, and without a timer: the clock is a fake
+        finally:
+            self.living_canaries -= 1
+        return True
+
+    async def counters(self, at: Endpoint) -> Counters | None:
+        self.counts_asked += 1
+        return self.counts
+
 
 class FakeTraffic:
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self.busy = False
+        self.standing_now = Standing(0, 0.0)
         self.aborted: list[int] = []
         self.broken: Exception | None = None
 
@@ -161,6 +187,9 @@ class FakeTraffic:
             raise self.broken
         if self.busy:
             await self._clock.sleep(within_s)
+
+    def standing(self, name: ModelName) -> Standing:
+        return self.standing_now
 
     def abort(self, name: ModelName, generation: Generation) -> None:
         if self.broken:
@@ -178,6 +207,9 @@ class Stage:
         self.broken_model: Cause | Exception | None = None
         self.broken_binary: Exception | None = None
         self.looking: asyncio.Event | None = None  # when set, a look at the model waits for it
+        self.oom_kills: int | None = 0
+        self.files: Stamps = ((1, 1, 1, 1), (1, 1, 1, 1))  # stamps of the model and the binary
+        self.deaths: list[Death] = []
         self.views: list[InstanceView] = []
         self.fleet = Fleet(self.clock)
         self.launchers = {name: FakeLauncher(self.clock) for name in names or ("demo",)}
@@ -194,15 +226,21 @@ class Stage:
             find_binary=self._find_binary,
             check_model=self._check_model,
             environ={},
+            stamps=self._stamps,
+            record_death=self.deaths.append,
+            oom_kills=lambda: self.oom_kills,
         )
         return Instance(spec(name), tools, self.fleet.publish, **options)
+
+    async def _stamps(self, path: Path) -> Stamps:
+        return self.files
 
     async def _find_binary(self) -> FakeBinary:
         if self.broken_binary is not None:
             raise self.broken_binary
         return FakeBinary()
 
-    async def _check_model(self, path: Path) -> Cause | None:
+    async def _check_model(self, spec: ModelSpec) -> Cause | None:
         if self.looking is not None:
             await self.looking.wait()
         if isinstance(self.broken_model, Exception):

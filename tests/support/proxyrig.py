@@ -64,6 +64,7 @@ def view(
     wanted: bool = True,
     next_try_at: float | None = None,
     last_death: Death | None = None,
+    suspect: str | None = None,
 ) -> InstanceView:
     """An instance as the proxy sees it; its generation's key is ``key-of-generation-N``."""
     key = f"{KEY}{generation}"
@@ -83,6 +84,7 @@ def view(
         wanted=wanted,
         last_death=last_death,
         checks=checks,
+        suspect=suspect,
     )
 
 

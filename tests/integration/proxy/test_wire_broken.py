@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from supervisor.proxy import admission as admission_module
 from supervisor.proxy import upstream as upstream_module
-from tests.support.proxyrig import until
+from tests.support.proxyrig import until, view
 from tests.support.upstream import ScriptedUpstream
 
 # ---- cut after the first byte: never looks finished
@@ -170,15 +171,44 @@ def test_the_end_of_a_generation_in_a_stream_is_told(rig):
 # ---- silence
 
 
-def test_an_answer_that_stands_still_is_given_up(make_rig, upstream, monkeypatch):
+def test_an_answer_that_stands_still_is_given_up_when_the_child_has_shown_that_it_lives(
+    make_rig, upstream, monkeypatch
+):
     monkeypatch.setattr(upstream_module, "IDLE_S", 60.0)
     rig = make_rig(silence_s=0.1)
-    answer = rig.ask("/slow?s=5")
+    client = rig.connect()
+    client.post("/slow?s=5")
+    until(lambda: rig.call(rig.admission.gates["demo"].standing).in_flight == 1, "it is watched")
+    until(lambda: rig.call(rig.admission.gates["demo"].standing).quiet_s > 0.2, "it stands still")
+    rig.publish(view(port=upstream.port, suspect="stands still"))
+    assert rig.in_flight() == 1
+    rig.publish(view(port=upstream.port, checks=1))
+    answer = client.answer()
     assert answer.status == 504
     assert answer.json()["error"]["code"] == "upstream_timeout"
-    assert rig.pokes == [("demo", 1)]
     until(lambda: upstream.left == ["/slow"], "the child is told")
     assert upstream.targets() == ["/slow?s=5"]
+
+
+def test_nothing_is_sent_to_a_suspect_and_everything_once_it_is_cleared(make_rig, upstream):
+    rig = make_rig()
+    rig.publish(view(port=upstream.port, suspect="stands still"))
+    client = rig.connect()
+    client.post("/echo")
+    until(lambda: rig.waiting() == 1, "it waits")
+    assert upstream.targets() == []
+    rig.publish(view(port=upstream.port))
+    assert client.answer().status == 200
+
+
+def test_one_that_hangs_and_is_left_alone_is_not_waited_for_without_end(make_rig, upstream, monkeypatch):
+    monkeypatch.setattr(admission_module, "longest_trial_s", lambda _: 0.3)
+    rig = make_rig(silence_s=0.1)
+    client = rig.connect()
+    client.post("/slow?s=5")
+    until(lambda: rig.in_flight() == 1, "it is inside")
+    rig.publish(view(port=upstream.port, suspect="hangs, and is left alone"))
+    assert client.answer().status == 504
 
 
 def test_a_slow_answer_that_moves_is_waited_for(make_rig):

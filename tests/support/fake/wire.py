@@ -26,6 +26,7 @@ KEEPALIVE_MAX = 100
 MAX_LINE = 8192
 MAX_HEADERS = 100
 MAX_BODY = 100 * 1024 * 1024
+HANG_TICK_MS = 200
 TICK_MS = 20  # how soon a waiting answer notices a closed client or a stopping server
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
 BLOCK = b"x" * 65536
@@ -310,7 +311,7 @@ class Exchange:
             sock.sendall(data)
         self._last_sent = time.monotonic()
 
-    def pause(self, seconds: float, *, streaming: bool) -> None:
+    def pause(self, seconds: float, *, streaming: bool, tick_ms: int = TICK_MS) -> None:
         """Wait as the server would: notice a client that left, send pings, fall silent when stopping.
 
         A closed client ends a stream at once; any other answer only after a second, as in llama-server.
@@ -321,7 +322,7 @@ class Exchange:
             if self.process.stopping:
                 self._fall_silent(streaming=streaming)
             left = end - now
-            wait_ms = min(TICK_MS, int(left * 1000)) if left > 0 else 0
+            wait_ms = min(tick_ms, int(left * 1000)) if left > 0 else 0
             if self._gone_at:
                 if streaming or now - self._gone_at > 1.0:
                     raise ConnectionDone
@@ -337,9 +338,9 @@ class Exchange:
                 time.sleep(left)
 
     def hang(self, *, streaming: bool) -> NoReturn:
-        """No token ever comes (pings do, in a stream)."""
+        """No token ever comes (pings do, in a stream), and hardly any processor time is used."""
         while True:
-            self.pause(3600.0, streaming=streaming)
+            self.pause(3600.0, streaming=streaming, tick_ms=HANG_TICK_MS)
 
     def _fall_silent(self, *, streaming: bool) -> NoReturn:
         """After SIGTERM: a stream is cut at the next ping, anything else hangs until the client leaves."""

@@ -10,6 +10,7 @@ from typing import Any
 from supervisor import __version__
 from supervisor.control.status import Snapshot, status
 from supervisor.events import Death, Endpoint, InstanceView
+from supervisor.observe.logfile import LogView
 from supervisor.proxy.inflight import InFlight
 from supervisor.types import Generation, ModelName
 
@@ -58,6 +59,12 @@ def told(view: InstanceView, *, leases: int = 0, queued: int = 0, rows: int = 0)
             in_flight=in_flight,
             queued=queued,
             stopping=False,
+            log_dir="/logs",
+            model_logs={view.name: LogView("/logs/llama-server.demo.log", 3, None)},
+            own_logs=[
+                LogView("/logs/llmsup.log", 1, None),
+                LogView("/logs/llmsup-errors.log", 2, "no space"),
+            ],
         )
     )
 
@@ -76,7 +83,12 @@ def test_a_ready_instance_in_full() -> None:
         "uptime_s": 20.0,
         "slots": {"total": 4, "busy": 3},
         "next_try_s": None,
+        "suspect": None,
         "model_path": "/models/demo.gguf",
+        "degraded": None,
+        "memory": None,
+        "estimated_bytes": None,
+        "log": {"path": "/logs/llama-server.demo.log", "dropped_lines": 3, "error": None},
         "last_death": {
             "at": "2026-01-02T03:04:05.678+00:00",
             "cause": "killed",
@@ -116,6 +128,16 @@ def test_the_daemon_itself_and_what_all_children_take() -> None:
     assert memory["children_rss_bytes"] == whole["models"][0]["rss_bytes"]
 
 
+def test_how_the_daemons_own_logs_fare() -> None:
+    assert told(READY)["logs"] == {"dir": "/logs", "error": "no space", "dropped": 3}
+
+
 def test_the_childs_key_is_not_told() -> None:
     assert "the-childs-secret" not in json.dumps(told(READY))
     assert "the-childs-secret" not in repr(READY)
+
+
+def test_the_safe_profile_and_a_full_disk_are_told() -> None:
+    model = told(replace(READY, degraded="safe profile (...), because it ran out of memory"))["models"][0]
+    assert model["degraded"] == "safe profile (...), because it ran out of memory"
+    assert told(READY)["deaths"] == {"error": None}

@@ -2,8 +2,11 @@
 
 import io
 import json
+import logging as standard
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -88,3 +91,91 @@ def test_no_stderr_at_all_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     logging.configure(level="info", style="auto")
     structlog.get_logger("test").info("nobody hears")
+
+
+# ---- the daemon's own files
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[logging.DaemonLogs]:
+    root = standard.getLogger()
+    before = root.handlers[:]
+    it = logging.DaemonLogs(tmp_path)
+    yield it
+    it.close()
+    root.handlers[:] = before
+
+
+def lines(files: logging.DaemonLogs, name: str) -> list[dict[str, Any]]:
+    files.close()
+    path = files.folder / name
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_all_goes_to_the_general_file_and_errors_to_their_own(files: logging.DaemonLogs) -> None:
+    out = io.StringIO()
+    logging.configure(level="info", style="auto", stream=out, files=files)
+    log = structlog.get_logger("test")
+    log.debug("unimportant")
+    log.info("ready")
+    log.error("broken")
+    assert [line["event"] for line in lines(files, logging.GENERAL)] == ["ready", "broken"]
+    assert [line["event"] for line in lines(files, logging.ERRORS)] == ["broken"]
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["ready", "broken"]
+
+
+def test_files_are_json_beside_a_terminal_and_text_when_asked_for(files: logging.DaemonLogs) -> None:
+    out = Terminal()
+    logging.configure(level="info", style="auto", stream=out, files=files)
+    structlog.get_logger("test").info("first")
+    logging.configure(level="info", style="console", stream=out, files=files)
+    structlog.get_logger("test").info("second")
+    files.close()
+    first, second = (files.folder / logging.GENERAL).read_text().splitlines()
+    assert json.loads(first)["event"] == "first"
+    assert "second" in second
+    assert "\x1b" not in second
+    assert "\x1b" in out.getvalue()
+
+
+def test_in_the_background_nothing_goes_to_the_stream(files: logging.DaemonLogs) -> None:
+    out = io.StringIO()
+    logging.configure(level="info", style="auto", stream=out, files=files, background=True)
+    structlog.get_logger("test").error("broken")
+    assert len(lines(files, logging.GENERAL)) == 1
+    assert out.getvalue() == ""
+
+
+def test_what_libraries_say_comes_too(files: logging.DaemonLogs) -> None:
+    logging.configure(level="info", style="auto", files=files, background=True)
+    standard.getLogger("asyncio").info("chatter")
+    try:
+        raise ValueError("broken")
+    except ValueError as error:
+        caught = error
+    # Outside of the except: what is said is the record's, not what is being handled.
+    standard.getLogger("asyncio").error("Task exception was never retrieved, %s", "really", exc_info=caught)
+    (line,) = lines(files, logging.ERRORS)
+    assert line["exception"][0]["exc_value"] == "broken"
+    assert line["event"] == "Task exception was never retrieved, really"
+    assert line["logger"] == "asyncio"
+
+
+# ---- secrets
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_secrets_are_masked_by_name_and_by_look_also_in_tracebacks(style: str) -> None:
+    out = io.StringIO()
+    logging.configure(level="info", style=style, stream=out)
+    log = structlog.get_logger("test")
+    log.info("one", api_key="verysecret1", nested={"Authorization": "verysecret2"})
+    log.info("Bearer verysecret3")
+    local = "verysecret4"
+    try:
+        raise ValueError("--api-key verysecret5")
+    except ValueError:
+        log.exception("failed")
+    assert local
+    assert "verysecret" not in out.getvalue()
+    assert out.getvalue().count("***") >= 4

@@ -4,11 +4,14 @@ from datetime import UTC, datetime
 import pytest
 
 from supervisor.events import Endpoint
-from supervisor.proc.autopsy import cause_of, death, end_of
-from supervisor.proc.backoff import End
+from supervisor.proc.autopsy import Findings, cause_of, death, end_of, what_next
+from supervisor.proc.backoff import End, Judgement, Record
 from supervisor.proc.causes import Cause, ExitStatus
+from supervisor.proc.state import Event, State
+from supervisor.types import Generation, ModelName
 from tests.support.proc import FakeRun
 
+DEMO = ModelName("demo")
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -64,7 +67,9 @@ def test_wishes(run):
 
 
 def test_what_is_written_down(run):
-    told = death(run, Cause("segfault", "crashed"), 3, at=AT, now=107.25).as_dict()
+    told = death(
+        Findings(DEMO, Generation(3), State.READY, run), Cause("segfault", "crashed"), at=AT, now=107.25
+    ).as_dict()
     assert told == {
         "at": "2030-01-01T00:00:00.000+00:00",
         "cause": "segfault",
@@ -76,5 +81,52 @@ def test_what_is_written_down(run):
 
 
 def test_a_generation_that_never_was(run):
-    told = death(None, Cause("model_missing", "gone", permanent=True), 4, at=AT, now=0.0)
+    told = death(
+        Findings(DEMO, Generation(4), State.STARTING),
+        Cause("model_missing", "gone", permanent=True),
+        at=AT,
+        now=0.0,
+    )
     assert (told.uptime_s, told.signal, told.exit_code, told.permanent) == (0.0, None, None, True)
+
+
+def test_what_is_kept_for_why(run):
+    findings = Findings(DEMO, Generation(3), State.DRAINING, run, ("one", "two"), 5 << 20)
+    told = death(findings, Cause("aborted", "GGML_ASSERT", evidence="GGML_ASSERT(x)"), at=AT, now=107.0)
+    assert (told.model, told.generation, told.phase) == ("demo", 3, "draining")
+    assert (told.evidence, told.lines, told.rss_bytes) == ("GGML_ASSERT(x)", ("one", "two"), 5 << 20)
+
+
+KERNEL = "the kernel's oom_kill counter of our cgroup went from 3 to 4"
+
+
+def test_a_kill_by_a_kernel_short_of_memory_is_no_kill_from_outside(run):
+    cause = cause_of(run, ExitStatus(signal=signal.SIGKILL), [], "", KERNEL)
+    assert (cause.name, cause.permanent, cause.evidence) == ("out_of_memory", False, KERNEL)
+    assert KERNEL in cause.detail
+
+
+@pytest.mark.parametrize(
+    ("ordered", "status", "expected"),
+    [
+        ("hung", ExitStatus(signal=signal.SIGKILL), "hung"),
+        (None, ExitStatus(signal=signal.SIGSEGV), "segfault"),
+    ],
+)
+def test_the_counter_explains_only_kills_that_nobody_here_sent(run, ordered, status, expected):
+    run.ordered = ordered
+    assert cause_of(run, status, [], "", KERNEL).name == expected
+
+
+@pytest.mark.parametrize(
+    ("judgement", "said"),
+    [
+        (Judgement(Event.GONE_WANTED, Record()), "as wished"),
+        (Judgement(Event.GONE_RETRY, Record()), "at once, with the P"),
+        (Judgement(Event.GONE_BACKOFF, Record(), 2.34), "waited 2.3 s before the next try, with the P"),
+        (Judgement(Event.GONE_CRASHLOOP, Record(), 312.0), "waited 312 s"),
+        (Judgement(Event.GONE_FAILED, Record()), "gave up until"),
+    ],
+)
+def test_what_llmsup_did_next_in_words(judgement, said):
+    assert said in what_next(judgement, "P")

@@ -74,7 +74,7 @@ async def test_a_missing_model_is_failed_at_once_with_its_path(on):
 async def test_a_file_that_may_come_back_is_tried_again(on):
     on.broken_model = Cause("model_unreadable", "Input/output error")
     await on.start()
-    assert (on.view.state, on.instance._record.unstable_runs) == ("BACKOFF", 1)
+    assert (on.view.state, on.instance._history.record.unstable_runs) == ("BACKOFF", 1)
 
 
 async def test_a_missing_binary_is_failed_with_what_to_do(on):
@@ -95,7 +95,7 @@ async def test_no_room_for_a_process_is_backoff_and_not_counted(on, failure):
     on.launcher.failures = [failure] * 7
     await on.start()
     for _ in range(7):
-        assert (on.view.state, on.instance._record.unstable_runs) == ("BACKOFF", 0)
+        assert (on.view.state, on.instance._history.record.unstable_runs) == ("BACKOFF", 0)
         assert on.view.last_death.cause == "spawn_failed"
         await on.clock.advance(1)
     assert on.view.state == "READY"
@@ -198,7 +198,7 @@ async def test_a_port_clash_takes_the_next_port_and_counts_for_nothing(on):
     await on.start()
     await on.die(CLASH, code=1)
     assert (on.view.state, on.view.generation, on.view.restarts) == ("LOADING", 2, 0)
-    assert on.instance._record.unstable_runs == 0
+    assert on.instance._history.record.unstable_runs == 0
 
 
 async def test_a_configured_port_is_left_only_for_a_clash(monkeypatch):
@@ -263,9 +263,9 @@ async def test_being_stable_forgives(on):
     await on.die(code=1)
     on.prober.state = Health.READY
     await on.clock.advance(1)
-    assert on.instance._record.unstable_runs == 1
+    assert on.instance._history.record.unstable_runs == 1
     await on.clock.advance(121)
-    assert on.instance._record.unstable_runs == 0
+    assert on.instance._history.record.unstable_runs == 0
 
 
 async def test_a_dead_generation_is_let_go_by_the_proxy_before_it_is_buried(on):
@@ -291,7 +291,7 @@ async def test_a_second_report_of_the_same_exit_changes_nothing(on):
     await on.die(code=1)
     on.instance.post(None, 1)
     await on.clock.settle()
-    assert (on.view.state, on.instance._record.unstable_runs) == ("BACKOFF", 1)
+    assert (on.view.state, on.instance._history.record.unstable_runs) == ("BACKOFF", 1)
 
 
 async def test_a_doubt_that_proves_unfounded_is_counted(on):
@@ -412,7 +412,7 @@ async def test_start_does_not_wait_for_the_delay(on):
     await on.start()
     await on.die(code=1)
     await on.tell(Event.START)
-    assert (on.view.state, on.instance._record.unstable_runs) == ("LOADING", 0)
+    assert (on.view.state, on.instance._history.record.unstable_runs) == ("LOADING", 0)
     await on.clock.advance(2)
     assert len(on.launcher.runs) == 2
 
@@ -478,14 +478,15 @@ async def test_an_error_while_burying_loses_neither_the_exit_nor_the_wish(on, mo
     on.prober.state = Health.READY if state == "READY" else Health.LOADING
     await on.start()
     failures = [RuntimeError("surprise")]
-    real = on.instance._note
+    history = on.instance._history
+    real = history.conclude
 
-    def note(cause, run):
+    def conclude(*arguments):
         if failures:
             raise failures.pop()
-        real(cause, run)
+        return real(*arguments)
 
-    monkeypatch.setattr(on.instance, "_note", note)
+    monkeypatch.setattr(history, "conclude", conclude)
     await on.die(signal=signal.SIGSEGV)
     on.prober.state = Health.READY
     await on.clock.advance(3)

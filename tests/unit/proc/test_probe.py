@@ -4,7 +4,8 @@ import httpx
 import pytest
 
 from supervisor.events import Endpoint
-from supervisor.proc import ports
+from supervisor.proc import ports, probe
+from supervisor.proc.hang import Counters
 from supervisor.proc.probe import Health, Prober
 
 AT = Endpoint("127.0.0.1", 9000, "key")
@@ -64,3 +65,45 @@ async def test_warm_up_says_what_was_wrong():
         lambda _: httpx.Response(500, text="broken GPU")
     ).warm_up(AT)
     assert "no answer" in await prober(raising(httpx.ReadTimeout("late"))).warm_up(AT)
+
+
+METRICS = """# HELP llamacpp:n_decode_total x
+llamacpp:n_decode_total 7
+llamacpp:prompt_tokens_total 12
+llamacpp:tokens_predicted_total 3.5
+llamacpp:requests_processing 1
+"""
+
+
+async def test_the_counters_of_metrics():
+    assert await prober(lambda _: httpx.Response(200, text=METRICS)).counters(AT) == Counters(7, 12, 3.5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [lambda _: httpx.Response(501), lambda _: httpx.Response(200, text="?"), raising(httpx.ReadTimeout(""))],
+)
+async def test_no_counters(answer):
+    assert await prober(answer).counters(AT) is None
+
+
+@pytest.mark.parametrize("status", [200, 404, 500, 503])
+async def test_any_answer_to_a_canary_is_a_sign_of_life(status):
+    assert await prober(lambda _: httpx.Response(status)).canary(AT)
+
+
+async def test_a_canary_whose_connection_breaks_is_sent_again(monkeypatch):
+    monkeypatch.setattr(probe, "RETRY_S", 0.0)
+    answers = iter([httpx.ReadError("reset"), httpx.ReadError("reset"), None])
+
+    def answer(_):
+        if (error := next(answers)) is not None:
+            raise error
+        return httpx.Response(200)
+
+    assert await prober(answer).canary(AT)
+
+
+async def test_a_canary_that_we_cannot_send_says_so():
+    error = httpx.ConnectError("no"), OSError(errno.EMFILE, "Too many open files")
+    assert not await prober(raising(*error)).canary(AT)

@@ -98,6 +98,19 @@ def test_the_architecture_document_holds_the_same_diagram():
     assert blocks == [diagram()]
 
 
+@pytest.mark.parametrize("target", [State.FAILED, State.BACKOFF, State.CRASHLOOP])
+def test_who_waits_looks_at_the_files_and_nobody_else_does(target):
+    entering = [(pair, row) for pair, row in TABLE.items() if row[0] is target is not pair[0]]
+    assert entering
+    assert all(Action.WATCH_FILES in actions for _, (_, actions) in entering)
+    assert all(
+        state in {State.FAILED, State.BACKOFF, State.CRASHLOOP}
+        for state, actions in TABLE.values()
+        if Action.WATCH_FILES in actions
+    )
+    assert step(target, Event.FILE_CHANGED)[0] is State.STARTING
+
+
 class OneChild(RuleBasedStateMachine):
     """Any sequence of events: never two children, no lost stop, no spawn without a reason."""
 

@@ -19,7 +19,8 @@ class Watching:
         self.clock, self.prober = self.stage.clock, self.stage.prober
         self.run = FakeRun(1, Endpoint("127.0.0.1", 9000, "key"), self.clock.now(), lambda: None)
         self.tools = self.stage.instance._tools
-        self.poke = asyncio.Event()
+        self.doubt = watch.Doubt()
+        self.poke = self.doubt.raised
         self.alive = 0
 
     def begin(self, work):
@@ -27,7 +28,7 @@ class Watching:
         return self
 
     def ready(self):
-        return self.begin(watch.while_ready(self.run, self.tools, self.poke, self._count))
+        return self.begin(watch.while_ready(self.run, self.tools, self.doubt, self._count))
 
     def _count(self):
         self.alive += 1
@@ -81,7 +82,7 @@ async def test_a_slow_load_that_progresses_is_left_alone(it):
     it.prober.state = Health.LOADING
     it.begin(watch.until_loaded(it.run, it.tools, 60))
     for minute in range(40):
-        it.run.signs = minute
+        it.run.progressed = minute
         assert await it.after(59) is None
     assert (await it.after(61)).event is Event.STALLED
 
@@ -168,3 +169,24 @@ async def test_a_burst_of_doubts_does_not_bring_the_second_look_forward(it):
         it.poke.set()
         assert await it.after(0.01) is None
     assert (await it.after(0.1)).event is Event.UNREACHABLE
+
+
+async def test_one_in_doubt_that_says_and_does_nothing_is_deaf_until_it_answers(it):
+    it.ready()
+    it.prober.state = Health.SILENT
+    it.poke.set()
+    assert await it.after(2) is None
+    assert it.doubt.deaf
+    it.prober.state = Health.READY
+    await it.after(0.6)
+    assert (it.doubt.deaf, it.alive) == (False, 1)
+
+
+async def test_one_that_works_is_not_deaf(it):
+    it.ready()
+    it.prober.state = Health.SILENT
+    it.poke.set()
+    for step in range(20):
+        it.run.progressed = step
+        await it.after(0.5)
+        assert not it.doubt.deaf

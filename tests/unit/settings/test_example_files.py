@@ -67,13 +67,13 @@ def test_minimal_is_valid() -> None:
 def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(
-        "models: {a: {path: gone, max_history: 3}, b: {path: .}}\ndefault_model: a\nlimits: {pools: {user: {}}}\nmemory: {limit_mb: 1}\n"
+        "models: {a: {path: gone, max_history: 3}, b: {path: .}}\ndefault_model: a\nlimits: {pools: {user: {}}}\ncleanup: {interval_s: 1}\n"
     )
     assert [notice.key for notice in notices(load(file, {}))] == [
         "models.a.path",
         "models.a.max_history",
         "models.b.path",
-        "memory",
+        "cleanup",
     ]
     found = [notice.key for notice in notices(load(file, {"LLMSUP__LIMITS__POOLS__USER__WEIGHT": "2"}))]
     assert "limits" in found

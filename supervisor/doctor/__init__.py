@@ -1,0 +1,1 @@
+"""What could keep llmsup from working, looked for before or beside a running daemon. Changes nothing."""

@@ -1,0 +1,102 @@
+"""What an instance remembers of its ends, and what it concludes from one. The decisions are in `backoff` and `profile`."""
+
+from dataclasses import dataclass, replace
+
+import structlog
+
+from supervisor.events import Death
+from supervisor.proc.autopsy import BY_WISH, Findings, death, what_next
+from supervisor.proc.backoff import End, Judgement, Record, judge
+from supervisor.proc.causes import Cause
+from supervisor.proc.command import ModelSpec
+from supervisor.proc.profile import Course, difference, turn
+from supervisor.proc.state import Event
+from supervisor.proc.tools import Tools
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("instance")
+
+TRY_AGAIN_S = 1.0  # after an obstacle that says nothing about the child
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """How the model is served: as configured, and what is tried once when that has failed for its size."""
+
+    normal: ModelSpec
+    safe: ModelSpec | None = None
+
+
+class History:
+    """Written by its instance only. ``delay_s``: how long to wait before the next start, when there is to be a wait."""
+
+    def __init__(self, profiles: Profiles, tools: Tools) -> None:
+        self.record = Record()
+        self.delay_s = 0.0
+        self.last_death: Death | None = None
+        self._course = Course()
+        self._profiles = profiles
+        self._tools = tools
+
+    def __repr__(self) -> str:
+        return f"<History of {self._profiles.normal.name}: {self.record}, {self._course}>"
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the next start takes."""
+        safe = self._profiles.safe
+        return safe if safe is not None and self._course.because else self._profiles.normal
+
+    @property
+    def degraded(self) -> str | None:
+        """Why that is the safe profile; None: it is not."""
+        return self._course.because or None
+
+    def forgive(self, event: Event) -> None:
+        """Forget. Having been stable clears the counts; only somebody's wish, or another file, ends the safe profile."""
+        self.record = Record()
+        self._course = replace(self._course, crashes=0) if event is Event.STABLE else Course()
+
+    def conclude(self, cause: Cause, end: End, findings: Findings) -> Event:
+        """An end is written down; returns what follows from it."""
+        degraded, course = self.degraded, self._course
+        if not end.wished and cause.name not in BY_WISH:
+            cause, end = self._turn(cause, end)
+        judgement = self._judge(cause, end)
+        self.record, self.delay_s = judgement.record, judgement.delay_s
+        because = self._course.because if self._course.because != course.because else ""
+        clock = self._tools.clock
+        self.last_death = replace(
+            death(findings, cause, at=clock.wall(), now=clock.now()),
+            then=what_next(judgement, because),
+            degraded=degraded,
+        )
+        self._say(self.last_death)
+        return judgement.event
+
+    def _turn(self, cause: Cause, end: End) -> tuple[Cause, End]:
+        """Take the step to the safe profile, or give up where that was taken already."""
+        normal, safe = self._profiles.normal, self._profiles.safe
+        result = turn(self._course, cause, stable=end.stable, normal=normal, safe=safe)
+        self._course = result.course
+        if result.exhausted:
+            return replace(cause, detail=result.exhausted, permanent=True), replace(end, permanent=True)
+        if result.stepped and safe is not None:
+            log.warning("safe profile", model=normal.name, cause=cause.name, now=difference(normal, safe))
+        return cause, end
+
+    def _judge(self, cause: Cause, end: End) -> Judgement:
+        if cause.name == "spawn_failed":  # the machine's fault: nothing is held against the child
+            return Judgement(Event.GONE_BACKOFF, self.record, TRY_AGAIN_S)
+        return judge(end, self.record, self._tools.chance())
+
+    def _say(self, end: Death) -> None:
+        say = log.info if end.cause in BY_WISH else log.warning
+        say(
+            "ended",
+            model=end.model,
+            generation=end.generation,
+            cause=end.cause,
+            detail=end.detail,
+            then=end.then,
+        )
+        self._tools.record_death(end)

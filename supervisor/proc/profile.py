@@ -1,0 +1,84 @@
+"""The safe profile: smaller numbers for a model that ran out of memory or keeps crashing. Pure.
+
+One step down and no further: after running out of memory, or after three crashes in a row, the next start
+takes the operator's ``safe_profile``; if that run dies of the same before it was stable, there is nothing
+left to try and the instance is FAILED. The step is kept until an operator's start or restart, or until the
+file changes: going back up by itself would run out of memory again, for ever.
+"""
+
+from dataclasses import dataclass, replace
+
+from supervisor.proc.causes import Cause
+from supervisor.proc.command import ModelSpec
+
+CRASHES = frozenset({"segfault", "aborted"})
+CRASHES_IN_A_ROW = 3  # one may be a cosmic ray, two a bad request; see also quarantine (FAULTS 9)
+MEMORY = "out_of_memory"
+# These say nothing about the program: neither a crash nor a run without one.
+NEUTRAL = frozenset({"spawn_failed", "port_in_use"})
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """``crashes`` in a row so far; ``because`` ("" before the step down): what led to the safe profile."""
+
+    crashes: int = 0
+    because: str = ""
+    cause: str = ""  # "out_of_memory" or "crash": what must not happen again
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What an end leads to. ``stepped``: the next start takes the safe profile, this one had not; ``exhausted``: why
+    nothing is left to try, or "".
+    """
+
+    course: Course
+    stepped: bool = False
+    exhausted: str = ""
+
+
+def lowered(
+    spec: ModelSpec, *, context_size: int | None, batch_size: int | None, threads: int | None
+) -> ModelSpec | None:
+    """The specification with the given numbers in place of its own; None when that changes nothing."""
+    safe = replace(
+        spec,
+        context_size=context_size if context_size is not None else spec.context_size,
+        batch_size=batch_size if batch_size is not None else spec.batch_size,
+        threads=threads if threads is not None else spec.threads,
+    )
+    return safe if safe != spec else None
+
+
+def difference(normal: ModelSpec, safe: ModelSpec) -> str:
+    """``context_size 2048 instead of 4096, batch_size 128 instead of 256``"""
+    names = ("context_size", "batch_size", "threads")
+    pairs = [(name, getattr(safe, name), getattr(normal, name)) for name in names]
+    return ", ".join(
+        f"{name} {low} instead of {usual if usual is not None else 'all'}"
+        for name, low, usual in pairs
+        if low != usual
+    )
+
+
+def turn(course: Course, cause: Cause, *, stable: bool, normal: ModelSpec, safe: ModelSpec | None) -> Turn:
+    """What the end of a run means for the profile of the next one. ``stable``: it had been READY for long."""
+    if cause.name in NEUTRAL:
+        return Turn(course)
+    kind = MEMORY if cause.name == MEMORY else "crash" if cause.name in CRASHES else ""
+    crashes = 0 if kind != "crash" else 1 if stable else course.crashes + 1
+    course = replace(course, crashes=crashes)
+    if safe is None or not kind:
+        return Turn(course)
+    if course.because:
+        if kind != course.cause or stable:
+            return Turn(course)
+        return Turn(
+            course, exhausted=f"again with the safe profile ({difference(normal, safe)}): {cause.detail}"
+        )
+    if kind == "crash" and crashes < CRASHES_IN_A_ROW:
+        return Turn(course)
+    what = "it ran out of memory" if kind == MEMORY else f"it crashed {crashes} times in a row"
+    because = f"safe profile ({difference(normal, safe)}), because {what}"
+    return Turn(Course(crashes, because, kind), stepped=True)
