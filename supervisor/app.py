@@ -1,11 +1,9 @@
-"""The composition root: settings in, a wired daemon out. Only here things are constructed."""
+"""The daemon's life: from opening the port to closing it. What it is made of is wired in `parts`."""
 
 import asyncio
 import contextlib
 import gc
 import os
-import random
-import resource
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -22,31 +20,15 @@ from supervisor.errors import ModelUnavailable
 from supervisor.events import InstanceView
 from supervisor.listen import Listener, handed_over
 from supervisor.observe import logging as observe_logging
-from supervisor.observe.logfile import LogFile
 from supervisor.observe.systemd import Notifier, keep_alive
-from supervisor.proc import deaths, profile
-from supervisor.proc.budget import Budget
-from supervisor.proc.cgroup import OomKills
+from supervisor.parts import Parts
 from supervisor.proc.children import Children
-from supervisor.proc.command import CACHE_RAM_SHARE, HTTP_THREADS_SPARE, ModelSpec
-from supervisor.proc.deaths import Deaths
-from supervisor.proc.finder import BinaryFinder
-from supervisor.proc.fleet import Fleet
-from supervisor.proc.gpu import GpuMemory
-from supervisor.proc.instance import Instance, Tools
-from supervisor.proc.memory import MemoryWatch
-from supervisor.proc.probe import Prober
-from supervisor.proc.run import Launcher, log_path
+from supervisor.proc.run import Launcher
 from supervisor.proc.state import Event
-from supervisor.proxy.admission import Admission, Bounds
-from supervisor.proxy.inflight import InFlight
-from supervisor.proxy.pipeline import Pipeline, Wiring
 from supervisor.proxy.wire import ClientConnection
-from supervisor.ratelimit.policy import Unlimited
 from supervisor.reload import Reloader
 from supervisor.settings.load import Loaded
 from supervisor.settings.notices import notices
-from supervisor.settings.schema import Model, Settings
 from supervisor.types import ModelName
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("daemon")
@@ -61,28 +43,6 @@ MIN_CLIENTS, MAX_CLIENTS = 8, 16_384
 FLUSH_S = 1.0  # for the last bytes to clients, after the last answer
 
 
-def spec_of(name: str, model: Model, settings: Settings) -> ModelSpec:
-    """What the child is told, from what the operator wrote."""
-    return ModelSpec(
-        name=name,
-        path=str(model.path),
-        context_size=model.context_size,
-        threads=model.threads,
-        batch_size=model.batch_size,
-        parallel=model.parallel,
-        gpu_layers=model.gpu_layers,
-        args=tuple(model.args),
-        env=dict(model.env),
-        max_tokens=model.max_tokens,
-        cache_ram_mb=max(1, settings.memory.limit_mb // CACHE_RAM_SHARE // len(settings.models)),
-    )
-
-
-def safe_spec_of(name: str, model: Model, settings: Settings) -> ModelSpec | None:
-    """What the child is told when it has run out of memory; None when that would be the same."""
-    return profile.lowered(spec_of(name, model, settings), **model.safe_profile.model_dump())
-
-
 class Daemon:
     """The one process: proxy, children, control. Built by `run`, lives as long as its `serve`."""
 
@@ -95,111 +55,18 @@ class Daemon:
         children: Children,
         notifier: Notifier,
     ) -> None:
-        settings = loaded.settings
         self._loaded = loaded
         self._logs = logs
-        self._model_logs = {
-            ModelName(name): LogFile(log_path(settings.log_dir, name)) for name in settings.models
-        }
         self._listener = listener
-        self._children = children
         self._notifier = notifier
         self._reloader = Reloader(loaded, os.environ, notifier=notifier, set_level=observe_logging.set_level)
-        self._clock = SystemClock()
+        self._parts = parts = Parts(loaded.settings, children)
+        self._clock = parts.clock
+        self._fleet, self._pipeline, self._admission = parts.fleet, parts.pipeline, parts.admission
         self._started_at = self._swept_at = self._clock.now()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._in_flight = InFlight()
-        self._fleet = Fleet(self._clock)
-        self._budget = Budget(
-            limit_mb=settings.memory.limit_mb,
-            min_free_mb=settings.memory.min_free_mb,
-            views=self._fleet.views,
-        )
-        self._deaths = Deaths(settings.state_dir / deaths.FILE_NAME)
-        self._prober = Prober()
-        self._admission = Admission(
-            Bounds(
-                concurrent=settings.proxy.max_concurrent_requests,
-                queue_size=settings.proxy.queue_size,
-                queue_timeout_s=settings.proxy.queue_timeout_s,
-                silence_s=settings.proxy.request_timeout_s,
-                max_retries=settings.retry.max_retries,
-            ),
-            self._clock,
-        )
-        self._memory = MemoryWatch(
-            limit_bytes=settings.memory.limit_mb << 20,
-            views=self._fleet.views,
-            in_flight=lambda name: self._admission.gates[name].leases,
-            recycle=self._fleet.recycle,
-            gpu=GpuMemory() if any(model.gpu_layers for model in settings.models.values()) else None,
-            clock=self._clock,
-        )
-        self._pipeline = self._compose()
         self._control = ControlServer(self, run_dir)
-
-    def _compose(self) -> Pipeline:
-        settings = self._loaded.settings
-        finder = BinaryFinder(settings.llama_server.binary)
-        tools = Tools(
-            clock=self._clock,
-            launcher=self._children,
-            prober=self._prober,
-            traffic=self._admission,
-            chance=random.random,
-            find_binary=finder,
-            check_model=self._children.checked(self._budget.check),
-            stamps=finder.stamps,
-            record_death=self._deaths.add,
-            oom_kills=OomKills(),
-        )
-        self._fleet.add(
-            Instance(
-                spec_of(name, model, settings),
-                tools,
-                self._fleet.publish,
-                port=model.port,
-                startup_stall_s=model.startup_stall_s,
-                drain_s=settings.proxy.drain_timeout_s,
-                silence_s=settings.proxy.request_timeout_s,
-                log_file=self._model_logs[ModelName(name)],
-                safe=safe_spec_of(name, model, settings),
-            )
-            for name, model in settings.models.items()
-        )
-        self._admission.open(
-            self._fleet.views.values(), poke=self._fleet.poke, reject=self._reject, send=self._send
-        )
-        self._fleet.subscribe(self._admission.on_view)
-        self._fleet.subscribe(self._memory.on_view)
-        wiring = Wiring(
-            views=self._fleet.views,
-            default=self.default_model,
-            trusted_proxies=tuple(settings.proxy.trusted_proxies),
-            policy=Unlimited(),
-            max_body_bytes=settings.proxy.max_body_bytes,
-            max_connections=self._max_connections(),
-            clock=self._clock,
-        )
-        return Pipeline(wiring, self._admission, self._in_flight)
-
-    def _max_connections(self) -> int:
-        """As many clients as descriptors allow, less what children, logs, control and connections to them need."""
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        with contextlib.suppress(ValueError, OSError):  # macOS does not take its own "unlimited"
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        slots = sum(model.parallel for model in self._loaded.settings.models.values())
-        upstream = min(slots, self._loaded.settings.proxy.max_concurrent_requests) + HTTP_THREADS_SPARE
-        return max(MIN_CLIENTS, min(MAX_CLIENTS, limit - OWN_DESCRIPTORS - upstream))
-
-    # The pipeline and the gates need each other; these two close the ring.
-    def _reject(self, *args: Any) -> None:
-        self._pipeline.reject(*args)
-
-    def _send(self, *args: Any) -> None:
-        self._pipeline.send(*args)
 
     @property
     def default_model(self) -> ModelName:
@@ -234,8 +101,8 @@ class Daemon:
             self._job("announce", self._announce(ready)),
             self._job("start", self._fleet.start_all()),
             self._job("control", self._control.keep(self._clock)),
-            self._job("deaths", self._deaths.keep(self._clock)),
-            self._job("memory", self._memory.keep()),
+            self._job("deaths", self._parts.deaths.keep(self._clock)),
+            self._job("memory", self._parts.memory.keep()),
             self._job("figures", Figures(self.status, self._logs.metrics, self._clock).keep()),
         ]
         gc.collect()
@@ -252,7 +119,7 @@ class Daemon:
 
     async def _shut_down(self, server: asyncio.Server) -> None:
         """Top to bottom: refuse, drain, end the children, let clients read the rest, close. (FAULTS 26)"""
-        log.info("stopping", in_flight=len(self._in_flight.rows))
+        log.info("stopping", in_flight=len(self._parts.in_flight.rows))
         self._notifier.stopping()
         self._admission.drain()
         now = self._hurry.is_set()
@@ -275,8 +142,8 @@ class Daemon:
             await self._clock.sleep(0.01)
         await self._control.close()
         await self._fleet.close()
-        await self._deaths.close()
-        await self._prober.aclose()
+        await self._parts.deaths.close()
+        await self._parts.prober.aclose()
         log.info("stopped")
 
     def _on_signal(self, number: int) -> None:
@@ -329,15 +196,15 @@ class Daemon:
                 limit_bytes=settings.memory.limit_mb << 20,
                 views=self._fleet.views,
                 gates=self._admission.gates,
-                in_flight=self._in_flight,
+                in_flight=self._parts.in_flight,
                 queued=self._admission.waiting,
                 stopping=self._stop.is_set(),
                 log_dir=str(settings.log_dir),
-                model_logs={name: file.view() for name, file in self._model_logs.items()},
+                model_logs={name: file.view() for name, file in self._parts.model_logs.items()},
                 own_logs=[file.view() for file in self._logs.all],
-                deaths_error=self._deaths.error,
-                memory=self._memory,
-                estimates=self._budget.estimates,
+                deaths_error=self._parts.deaths.error,
+                memory=self._parts.memory,
+                estimates=self._parts.budget.estimates,
             )
         )
 
@@ -367,9 +234,8 @@ def run(loaded: Loaded, *, ready: Callable[[str], None] = lambda _: None, backgr
         PermissionDenied: the state folder or the port may not be used.
     """
     settings = loaded.settings
-    signal.signal(
-        signal.SIGHUP, signal.SIG_IGN
-    )  # until `serve` listens to it: what it asks for has just been done
+    # Until `serve` listens to it: what it asks for has just been done.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     notifier = Notifier.taken_from(os.environ)
     run_dir = RunDir(settings.state_dir)
     run_dir.create()

@@ -109,7 +109,7 @@ def _specs(loaded: "Loaded | None", path: str | None) -> list[ModelSpec]:
     """As the daemon would start them."""
     if loaded is None:
         return [_plain(path)] if path is not None else []
-    from supervisor.app import spec_of
+    from supervisor.parts import spec_of
 
     settings = loaded.settings
     specs = {name: spec_of(name, model, settings) for name, model in settings.models.items()}
