@@ -12,7 +12,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -97,10 +97,18 @@ def from_dict(data: dict[str, Any]) -> Entry:
     return Entry(death, str(data["boot_id"]))
 
 
-def dump(entries: Iterable[Entry]) -> bytes:
-    document = {"schema": SCHEMA, "deaths": [to_dict(entry) for entry in entries]}
-    # A child's output may hold halves of characters; escaped they are harmless.
-    return json.dumps(document, indent=1).encode("ascii") + b"\n"
+def dump(entries: Iterable[Entry]) -> Iterator[bytes]:
+    """The document in pieces, a line a death.
+
+    Never in one piece: it is made in a new thread each time, the C library gives that any of its heaps, and each
+    heap would keep room for the largest thing ever made in it. No ``indent``: with one, `json` leaves closures
+    to the garbage collector.
+    """
+    yield f'{{"schema": {SCHEMA}, "deaths": ['.encode()
+    for number, entry in enumerate(entries):
+        # A child's output may hold halves of characters; escaped they are harmless.
+        yield (",\n" if number else "\n").encode() + json.dumps(to_dict(entry)).encode("ascii")
+    yield b"\n]}\n"
 
 
 def parse(data: bytes) -> list[Entry]:
@@ -174,7 +182,7 @@ def _aside(path: Path) -> Path:
     return next((name for name in names if not os.path.lexists(name)), names[-1])
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, pieces: Iterable[bytes]) -> None:
     """Put the document in the file's place; the one that was there becomes ``.prev``. Blocks: for a thread.
 
     Raises:
@@ -182,14 +190,10 @@ def write(path: Path, data: bytes) -> None:
     """
     fresh = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(fresh, flags, 0o600)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with open(os.open(fresh, flags, 0o600), "wb") as file:
+        file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
     _keep_previous(path)
     os.replace(fresh, path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

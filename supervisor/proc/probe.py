@@ -47,7 +47,9 @@ class Prober:
 
     async def health(self, at: Endpoint) -> Health:
         try:
-            answer = await self._http.get(f"http://{at.host}:{at.port}/health", timeout=HEALTH_TIMEOUT_S)
+            answer = _untied(
+                await self._http.get(f"http://{at.host}:{at.port}/health", timeout=HEALTH_TIMEOUT_S)
+            )
         except httpx.HTTPError as exc:
             return Health.REFUSED if _refused(exc) else Health.SILENT
         return Health.READY if answer.status_code == httpx.codes.OK else Health.LOADING
@@ -63,11 +65,13 @@ class Prober:
         return f"a one-token completion was answered {answer.status_code}: {answer.text[:200]}"
 
     async def _one_token(self, at: Endpoint, timeout_s: float | None) -> httpx.Response:
-        return await self._http.post(
-            f"http://{at.host}:{at.port}/completion",
-            json={"prompt": "a", "n_predict": 1, "cache_prompt": False},
-            headers={"Authorization": f"Bearer {at.api_key}"},
-            timeout=timeout_s,
+        return _untied(
+            await self._http.post(
+                f"http://{at.host}:{at.port}/completion",
+                json={"prompt": "a", "n_predict": 1, "cache_prompt": False},
+                headers={"Authorization": f"Bearer {at.api_key}"},
+                timeout=timeout_s,
+            )
         )
 
     async def canary(self, at: Endpoint) -> bool:
@@ -88,10 +92,12 @@ class Prober:
     async def counters(self, at: Endpoint) -> Counters | None:
         """What ``/metrics`` counts; None: no answer, or none that can be read."""
         try:
-            answer = await self._http.get(
-                f"http://{at.host}:{at.port}/metrics",
-                headers={"Authorization": f"Bearer {at.api_key}"},
-                timeout=COUNTERS_TIMEOUT_S,
+            answer = _untied(
+                await self._http.get(
+                    f"http://{at.host}:{at.port}/metrics",
+                    headers={"Authorization": f"Bearer {at.api_key}"},
+                    timeout=COUNTERS_TIMEOUT_S,
+                )
             )
             rows = (line.split() for line in answer.text.splitlines() if line.startswith(_PREFIX))
             values = {row[0].removeprefix(_PREFIX): float(row[1]) for row in rows if len(row) == 2}
@@ -103,6 +109,14 @@ class Prober:
 
 
 _PREFIX = "llamacpp:"
+
+
+def _untied(answer: httpx.Response) -> httpx.Response:
+    """An answer that was read whole, without the stream, which refers back to it: each probe would leave a ring with a
+    whole connection in it for the collector, which comes late.
+    """
+    del answer.stream
+    return answer
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -74,13 +76,38 @@ def generations(found):
 # ---- the document
 
 
+def whole(some):
+    return b"".join(dump(some))
+
+
 @given(st.lists(entries, max_size=4))
 def test_what_is_written_is_read(some):
-    assert parse(dump(some)) == some
+    assert parse(whole(some)) == some
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_it_is_made_piece_by_piece_and_leaves_no_garbage(no_collector):
+    some = [
+        Entry(death(number, lines=("x" * deaths.LINE_CHARS,) * deaths.LINES_KEPT)) for number in range(KEPT)
+    ]
+    sizes = [len(piece) for piece in dump(some)]
+    functions = (one for one in gc.get_objects() if isinstance(one, types.FunctionType))
+    assert not [
+        one for one in functions if one.__module__ == "json.encoder" and "<locals>" in one.__qualname__
+    ]
+    assert max(sizes) < 2 * deaths.LINE_CHARS * deaths.LINES_KEPT
+    assert sum(sizes) > KEPT * deaths.LINE_CHARS * deaths.LINES_KEPT
 
 
 def test_half_characters_do_not_break_it():
-    (entry,) = parse(dump([Entry(death(detail="a\ud800b"))]))
+    (entry,) = parse(whole([Entry(death(detail="a\ud800b"))]))
     assert entry.death.detail == "a\ud800b"
 
 
@@ -99,7 +126,7 @@ def test_garbage_is_a_value_error_or_entries(data):
 
 @pytest.mark.parametrize("change", [{"schema": 2}, {"schema": None}, {"deaths": None}, {"deaths": [{}]}])
 def test_another_schema_is_not_read(change):
-    document = json.loads(dump([Entry(death())])) | change
+    document = json.loads(whole([Entry(death())])) | change
     with pytest.raises(ValueError):
         parse(json.dumps(document).encode())
 
@@ -116,7 +143,7 @@ def test_another_schema_is_not_read(change):
     ],
 )
 def test_fields_of_another_kind_are_not_read(change):
-    document = json.loads(dump([Entry(death())]))
+    document = json.loads(whole([Entry(death())]))
     document["deaths"][0] |= change
     with pytest.raises(ValueError):
         parse(json.dumps(document).encode())
@@ -174,7 +201,7 @@ def test_a_link_or_a_pipe_in_its_place_does_no_harm(path, tmp_path):
     (tmp_path / "victim").write_text("precious")
     path.with_name(".deaths.json.new").symlink_to(tmp_path / "victim")
     with pytest.raises(OSError):
-        write(path, b"{}")
+        write(path, [b"{}"])
     assert (tmp_path / "victim").read_text() == "precious"
     os.mkfifo(path)
     assert recover(path) == []
@@ -204,6 +231,7 @@ while True:
 """
 
 
+@pytest.mark.fault(24)
 def test_killed_at_any_moment_the_file_is_the_old_one_or_the_new_one(path):
     newest = 0
     for _ in range(4):

@@ -1,4 +1,5 @@
 import errno
+import gc
 
 import httpx
 import pytest
@@ -107,3 +108,16 @@ async def test_a_canary_whose_connection_breaks_is_sent_again(monkeypatch):
 async def test_a_canary_that_we_cannot_send_says_so():
     error = httpx.ConnectError("no"), OSError(errno.EMFILE, "Too many open files")
     assert not await prober(raising(*error)).canary(AT)
+
+
+async def test_a_probe_leaves_nothing_for_the_garbage_collector():
+    it = prober(lambda _: httpx.Response(200))
+    gc.collect()
+    gc.disable()
+    try:
+        await it.health(AT)
+        await it.warm_up(AT)
+        await it.counters(AT)
+        assert not [one for one in gc.get_objects() if isinstance(one, httpx.Response)]
+    finally:
+        gc.enable()
