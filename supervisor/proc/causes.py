@@ -58,6 +58,7 @@ _NEEDLES: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
         (r"this GGUF file is version|unknown model architecture", "model_unsupported", True),
         (r"insufficient memory|unable to allocate|Cannot allocate memory", "out_of_memory", False),
         (r"failed to allocate (buffer for kv cache|compute)|out of memory", "out_of_memory", False),
+        (r"terminate called .*bad_alloc", "out_of_memory", False),
         (r"GGML_ASSERT|GGML_ABORT|terminate called", "aborted", False),
         (r"failed to load model from", "model_unreadable", True),
         (r"exiting due to model loading error|failed to load model", "load_failed", False),

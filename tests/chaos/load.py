@@ -1,46 +1,72 @@
-"""Clients that ask without pause, and what became of every question."""
+"""Clients that ask without pause, and what became of every question.
 
-import json
+They ask streamed and unstreamed, short and long, several times on one connection; they send slowly, read slowly, and
+leave: while they send, before an answer, in the middle of one.
+"""
+
 import random
+import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.chaos.verdict import LEFT, LOST, WHOLE, Excuses, Outcome, judge
 from tests.support import rawhttp
 from tests.support.daemon import CHAT, chat_body
 
-ANSWER_S = 70.0  # longer than a request may wait in the queue
+ANSWER_S = 90.0  # longer than a request may wait in the queue
+PAUSE_S = 0.05  # of a client that was refused
+SHOWN = 20
+LEAVE_TOKENS = 200
+
+Kind = Callable[["Clients", random.Random, str, int], Outcome]
 
 
 @dataclass(slots=True)
 class Outcomes:
-    """``counts``: whole, cut (a stream that said it was cut), left (the client went), failed, torn (a cut that
-    looked finished, or was not said: the one thing that must never be).
-    """
+    """``counts``: by kind (`verdict`); what was excused counts as ``<kind> by design``."""
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
-    waits_s: list[float] = field(default_factory=list)
+    slowest_s: float = 0.0
+    slowest: str = ""  # which one that was
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, what: str, seconds: float, detail: str = "") -> None:
+    def note(self, outcome: Outcome, seconds: float, at: float, faults: str, *, excused: bool) -> None:
+        """``at``: when it was asked; ``faults``: the newest one then, and at the end."""
         with self._lock:
-            self.counts[what] += 1
-            self.waits_s.append(seconds)
-            if detail and len(self.failures) < 20:
-                self.failures.append(detail)
+            self.counts[f"{outcome.kind} by design" if excused else outcome.kind] += 1
+            if seconds > self.slowest_s:
+                self.slowest_s, self.slowest = seconds, f"{outcome.kind}, at {at:.1f} s, {faults}"
+            if outcome.kind in LOST and not excused and len(self.failures) < SHOWN:
+                self.failures.append(
+                    f"at {at:.1f} s, {faults}, after {seconds:.2f} s: {outcome.kind}: {outcome.detail}"
+                )
+
+    @property
+    def lost(self) -> int:
+        with self._lock:
+            return sum(self.counts[kind] for kind in LOST)
 
 
 class Clients:
-    """``number`` threads; each asks streamed and unstreamed questions in turn, and sometimes leaves early."""
+    """``number`` threads, each with dice of its own. ``began``: monotonic seconds, what is told counts from there."""
 
-    def __init__(self, port: int, number: int, seed: int) -> None:
+    def __init__(self, port: int, number: int, seed: int, began: float) -> None:
         self.outcomes = Outcomes()
+        self.number = number
+        self.fault = "no fault yet"  # the newest one, for the report of what was lost
         self._port = port
+        self._began = began
+        self._excuses = Excuses()
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._ask_on, args=(random.Random(seed * 1000 + n),), name=f"client-{n}")
+            threading.Thread(
+                target=self._ask_on, args=(random.Random(seed * 1000 + n),), name=f"client-{n}", daemon=True
+            )
             for n in range(number)
         ]
 
@@ -53,45 +79,149 @@ class Clients:
         self._stop.set()
         for thread in self._threads:
             thread.join(ANSWER_S)
+            if thread.is_alive():
+                now = self._since(time.monotonic())
+                never = Outcome("failed", "never answered")
+                self.outcomes.note(never, ANSWER_S, now, self.fault, excused=False)
+
+    @contextmanager
+    def excused(self, *kinds: str) -> Iterator[None]:
+        """A fault is on that is specified to have such outcomes."""
+        self._excuses.open(frozenset(kinds), time.monotonic())
+        try:
+            yield
+        finally:
+            self._excuses.close(time.monotonic())
+
+    def _since(self, now: float) -> float:
+        return now - self._began
 
     def _ask_on(self, dice: random.Random) -> None:
+        names, weights = [kind for kind, _ in KINDS], [weight for _, weight in KINDS]
         while not self._stop.is_set():
-            begun = time.monotonic()
-            try:
-                what, detail = self._ask(dice)
-            except (OSError, EOFError, ValueError, AssertionError) as exc:
-                what, detail = "failed", f"{type(exc).__name__}: {exc}"
-            self.outcomes.note(what, time.monotonic() - begun, detail)
+            ask = dice.choices(names, weights)[0]
+            text, tokens = self._question(dice), dice.choice([1, 20, 60, 120])
+            begun, before = time.monotonic(), self.fault
+            outcome = _told(ask, self, dice, text, tokens)
+            ended = time.monotonic()
+            excused = self._excuses.cover(outcome.kind, begun, ended)
+            faults = f"{before} .. {self.fault}"
+            self.outcomes.note(outcome, ended - begun, self._since(begun), faults, excused=excused)
+            if outcome.kind in LOST:
+                time.sleep(PAUSE_S)
 
-    def _ask(self, dice: random.Random) -> tuple[str, str]:
-        text, tokens = f"question {dice.randrange(10**6)}", dice.choice([1, 20, 60, 120])
-        kind = dice.random()
-        if kind < 0.5:
-            reply = rawhttp.ask(
-                self._port, "POST", CHAT, chat_body(text, max_tokens=tokens), {}, timeout_s=ANSWER_S
-            )
-            if reply.status == 200 and reply.complete:
-                json.loads(reply.body)
-                return "whole", ""
-            return "failed", f"{reply.status}: {reply.body[:200]!r}"
-        if kind < 0.9:
-            return self._stream(text, tokens)
-        return self._leave(text, dice.random() * 0.05)
+    def _question(self, dice: random.Random) -> str:
+        return f"question {dice.randrange(10**6)}" + " and so on" * dice.choice([0, 0, 0, 60])
 
-    def _stream(self, text: str, tokens: int) -> tuple[str, str]:
+    # ---- ways to ask
+
+    def whole(self, dice: random.Random, text: str, tokens: int) -> Outcome:
+        body = chat_body(text, max_tokens=tokens)
+        return judge(rawhttp.ask(self._port, "POST", CHAT, body, timeout_s=ANSWER_S), stream=False)
+
+    def streamed(self, dice: random.Random, text: str, tokens: int) -> Outcome:
         body = chat_body(text, max_tokens=tokens, stream=True)
-        reply = rawhttp.ask(self._port, "POST", CHAT, body, {}, timeout_s=ANSWER_S)
-        if reply.status != 200:
-            return "failed", f"{reply.status}: {reply.body[:200]!r}"
-        done = reply.body.endswith(b"data: [DONE]\n\n")
-        if done and reply.complete:
-            return "whole", ""
-        if not done and not reply.complete:
-            return "cut", ""
-        return "torn", repr(reply.body[-300:])
+        return judge(rawhttp.ask(self._port, "POST", CHAT, body, timeout_s=ANSWER_S), stream=True)
 
-    def _leave(self, text: str, after_s: float) -> tuple[str, str]:
+    def several(self, dice: random.Random, text: str, tokens: int) -> Outcome:
+        """Three questions on one connection: it outlives the child between them."""
         with rawhttp.connect(self._port, ANSWER_S) as sock:
-            sock.sendall(rawhttp.request("POST", CHAT, chat_body(text, max_tokens=200, stream=True)))
-            time.sleep(after_s)
-        return "left", ""
+            reader = rawhttp.Reader(sock)
+            for number in range(3):
+                sock.sendall(rawhttp.request("POST", CHAT, chat_body(f"{text} {number}", max_tokens=tokens)))
+                reply = reader.response()
+                outcome = judge(reply, stream=False)
+                if outcome is not WHOLE or (reply.header("connection") or "").lower() == "close":
+                    return outcome
+        return WHOLE
+
+    def sending_slowly(self, dice: random.Random, text: str, tokens: int) -> Outcome:
+        data = rawhttp.request("POST", CHAT, chat_body(text, max_tokens=tokens))
+        with rawhttp.connect(self._port, ANSWER_S) as sock:
+            for at in range(0, len(data), 40):
+                sock.sendall(data[at : at + 40])
+                time.sleep(0.02)
+            return judge(rawhttp.Reader(sock).response(), stream=False)
+
+    def reading_slowly(self, dice: random.Random, text: str, tokens: int) -> Outcome:
+        body = chat_body(text, max_tokens=tokens, stream=True)
+        with rawhttp.connect(self._port, ANSWER_S, receive_buffer=4096) as sock:
+            sock.sendall(rawhttp.request("POST", CHAT, body))
+            return judge(_SlowReader(sock).response(), stream=True)
+
+    def leaving_while_sending(self, dice: random.Random, text: str, tokens: int) -> Outcome:
+        data = rawhttp.request("POST", CHAT, chat_body(text, max_tokens=LEAVE_TOKENS))
+        with rawhttp.connect(self._port, ANSWER_S) as sock:
+            sock.sendall(data[: dice.randrange(1, len(data))])
+        return LEFT
+
+    def leaving_before_the_answer(self, dice: random.Random, text: str, tokens: int) -> Outcome:
+        """In the queue, or in the middle of the prompt; at once, or a moment later."""
+        body = chat_body(text, max_tokens=LEAVE_TOKENS, stream=dice.random() < 0.5)
+        with rawhttp.connect(self._port, ANSWER_S) as sock:
+            sock.sendall(rawhttp.request("POST", CHAT, body))
+            time.sleep(dice.choice([0.0, 0.05]) * dice.random())
+        return LEFT
+
+    def leaving_in_the_answer(self, dice: random.Random, text: str, tokens: int) -> Outcome:
+        body = chat_body(text, max_tokens=LEAVE_TOKENS, stream=True)
+        with rawhttp.connect(self._port, ANSWER_S) as sock:
+            sock.sendall(rawhttp.request("POST", CHAT, body))
+            try:
+                return judge(_Leaver(sock, dice.randrange(1, 10)).response(), stream=True)
+            except _Gone:
+                return LEFT
+
+
+class _SlowReader(rawhttp.Reader):
+    """Some 50 kB a second: a long answer piles up in llmsup."""
+
+    def _fill(self) -> bool:
+        time.sleep(0.01)
+        try:
+            data = self.sock.recv(512)
+        except ConnectionResetError:
+            self.was_reset = True
+            return False
+        self.buffer += data
+        return bool(data)
+
+
+class _Gone(Exception):
+    """The client has seen enough."""
+
+
+class _Leaver(rawhttp.Reader):
+    """Reads so many times and no more."""
+
+    def __init__(self, sock: socket.socket, reads: int) -> None:
+        super().__init__(sock)
+        self._reads = reads
+
+    def _fill(self) -> bool:
+        if not self._reads:
+            raise _Gone
+        self._reads -= 1
+        return super()._fill()
+
+
+def _told(ask: Kind, clients: Clients, dice: random.Random, text: str, tokens: int) -> Outcome:
+    """What became of the question, when there was no answer at all too."""
+    try:
+        return ask(clients, dice, text, tokens)
+    except TimeoutError as exc:
+        return Outcome("failed", f"no answer: {exc!r}")
+    except OSError as exc:  # refused, reset, closed before a head
+        return Outcome("unreachable", repr(exc))
+
+
+KINDS: list[tuple[Kind, int]] = [
+    (Clients.whole, 36),
+    (Clients.streamed, 32),
+    (Clients.several, 8),
+    (Clients.sending_slowly, 4),
+    (Clients.reading_slowly, 5),
+    (Clients.leaving_while_sending, 4),
+    (Clients.leaving_before_the_answer, 6),
+    (Clients.leaving_in_the_answer, 5),
+]

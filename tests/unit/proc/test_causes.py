@@ -102,6 +102,15 @@ def test_an_abort_may_pass(line):
     assert (cause.name, cause.permanent) == ("aborted", False)
 
 
+def test_an_abort_for_want_of_memory_is_told_from_the_others():
+    said = ["terminate called after throwing an instance of 'std::bad_alloc'", "  what():  std::bad_alloc"]
+    mangled = ["terminate called after throwing an instance of 'St9bad_alloc'"]
+    for lines in (said, mangled):
+        assert classify(ExitStatus(signal=signal.SIGABRT), lines).name == "out_of_memory"
+    refused = ["srv  send_error: Failed to initialize samplers: std::bad_alloc"]  # a request's; it went on
+    assert classify(ExitStatus(signal=signal.SIGKILL), refused).name == "killed"
+
+
 @pytest.mark.parametrize(
     ("number", "name"),
     [
