@@ -60,7 +60,10 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class InstanceView:
-    """An instance as it was at one moment. ``*_at`` are monotonic seconds of the daemon's clock."""
+    """An instance as it was at one moment. ``*_at`` are monotonic seconds of the daemon's clock.
+
+    ``restarts``: processes that llmsup began of its own accord after one had ended (`proc.history`).
+    """
 
     name: ModelName
     state: str
@@ -78,6 +81,7 @@ class InstanceView:
     last_death: Death | None
     checks: int = 0  # grows each time the instance was asked "do you live?" and did
     suspect: str | None = None  # why it is thought to hang
+    spins: str | None = None  # why it may be busy in vain: for people only, nothing is decided by it
     degraded: str | None = None  # why the safe profile is in use (or will be, at the next start)
 
     @property

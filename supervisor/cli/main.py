@@ -17,6 +17,8 @@ VERBS: dict[str, str] = {
     "restart": "Restart one model's llama-server, without losing a request.",
     "reload": "Read the configuration again; nothing is restarted.",
     "status": "What runs, in which state.",
+    "requests": "What is being asked just now.",
+    "cancel": "End one request.",
     "logs": "llama-server's output.",
     "why": "Why llama-server ended, and what to do.",
     "chat": "Ask one question through the proxy; the answer streams.",

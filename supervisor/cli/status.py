@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -19,20 +20,27 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(state, indent=2 if sys.stdout.isatty() else None))
         return
-    click.echo(_heading(state))
+    for line in page(state):
+        click.echo(line)
+
+
+def page(state: dict[str, Any]) -> Iterator[str]:
+    """For people: the whole first, each with what is wrong with it."""
+    yield _heading(state)
+    if state["memory"]["warning"]:
+        yield click.style(f"memory above the limit: {state['memory']['warning']}", fg="red")
     if state["deaths"]["error"]:
-        click.echo(f"the last deaths are not on the disk: {state['deaths']['error']}")
+        yield f"the last deaths are not on the disk: {state['deaths']['error']}"
     if told := _log_trouble(state["logs"]["error"], state["logs"]["dropped"]):
-        click.echo(f"llmsup's own log: {told}")
-    for model in state["models"]:
-        click.echo(_model(model))
+        yield f"llmsup's own log: {told}"
+    yield from map(_model, state["models"])
 
 
 def _heading(state: dict[str, Any]) -> str:
     requests, memory = state["requests"], state["memory"]
     stopping = ", stopping" if state["stopping"] else ""
     return (
-        f"llmsup {state['version']}  http://{state['listen']}  pid {state['pid']}, up {span(state['uptime_s'])}{stopping}\n"
+        f"llmsup {state['version']}  {state['url']}  pid {state['pid']}, up {span(state['uptime_s'])}{stopping}\n"
         f"requests: {requests['in_flight']} in flight, {requests['queued']} waiting, {requests['total']} in all, "
         f"{requests['failed']} failed   memory: {_mib(memory['children_rss_bytes'])} children, "
         f"{_mib(memory['daemon_rss_bytes'])} llmsup"
@@ -50,10 +58,10 @@ def _model(model: dict[str, Any]) -> str:
         )
     if model["next_try_s"] is not None:
         line += f" next try in {span(model['next_try_s'])}"
-    if model.get("suspect") is not None:
+    if model["suspect"]:
         line += click.style(f"\n    suspected to hang: {model['suspect']}", fg="red")
     if model["degraded"]:
-        line += f"\n    degraded: {model['degraded']}"
+        line += click.style(f"\n    degraded: {model['degraded']}", fg="yellow")
     written = model["log"]
     if written is not None and (told := _log_trouble(written["error"], written["dropped_lines"])):
         line += f"\n    log: {told}"

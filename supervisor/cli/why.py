@@ -1,4 +1,4 @@
-"""`llmsup why [MODEL] [-n N] [--json]`: read from the file, so it works with and without a daemon."""
+"""`llmsup why [MODEL] [-n N] [--json]`: told by the daemon, which knows the newest; without one, read from its file."""
 
 import json
 import sys
@@ -31,14 +31,9 @@ EVIDENCE_LINES = 3  # of its last words, when no line said more than the others
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def command(model: str | None, number: int, as_json: bool) -> None:
     """Why llama-server ended: the last deaths, newest first, with cause, evidence and what to do."""
-    path = context.run_dir().path.parent / deaths.FILE_NAME
-    try:
-        entries, wrong = deaths.read(path)
-    except PermissionError:
-        raise PermissionDenied(
-            f"{path} may not be read", hint="run the command as the user that runs llmsup"
-        ) from None
     state = _state()
+    told = _told_by_daemon() if state is not None else None
+    entries, wrong = (told, "") if told is not None else _written()
     chosen = _of_model(entries, model, state)[::-1]
     now = datetime.now(UTC)
     if as_json:
@@ -48,7 +43,7 @@ def command(model: str | None, number: int, as_json: bool) -> None:
         return
     notes = [wrong] if wrong else []
     if state is not None and state["deaths"]["error"]:
-        notes.append(f"the newest ones are not on the disk yet: {state['deaths']['error']}")
+        notes.append(f"not on the disk yet, and lost if llmsup ends now: {state['deaths']['error']}")
     for note in notes:
         click.echo(f"{click.style('note:', fg='yellow')} {note}")
     click.echo("\n".join(_report(chosen, number, now, state, model)))
@@ -61,6 +56,32 @@ def _state() -> dict[str, Any] | None:
     except (LlmsupError, OSError):
         return None
     return state
+
+
+def _told_by_daemon() -> list[Entry] | None:
+    """Those in its memory: on the disk they are a moment later, and not at all while that is full. None: it cannot say."""
+    try:
+        document = context.client(timeout_s=2.0).get("/deaths")
+        return [deaths.from_dict(one) for one in document["deaths"]]
+    except (
+        LlmsupError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # an older daemon, or one that is just leaving
+        return None
+
+
+def _written() -> tuple[list[Entry], str]:
+    """Those in the file, and what is wrong with that."""
+    path = context.run_dir().path.parent / deaths.FILE_NAME
+    try:
+        return deaths.read(path)
+    except PermissionError:
+        raise PermissionDenied(
+            f"{path} may not be read", hint="run the command as the user that runs llmsup"
+        ) from None
 
 
 def _of_model(entries: Sequence[Entry], model: str | None, state: dict[str, Any] | None) -> list[Entry]:

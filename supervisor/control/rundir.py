@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from supervisor.errors import Conflict, PermissionDenied
+from supervisor.proc import lifelock
 
 PRIVATE_DIR = 0o700
 SUN_PATH_MAX = 103  # bytes of a UNIX socket's path: macOS allows 104 with the final NUL, Linux 108
@@ -94,22 +95,15 @@ class RunDir:
                 os.close(each)
 
     def running(self) -> bool:
-        """Whether a daemon holds the lock now. Asked by taking a shared lock for a moment."""
+        """Whether a daemon holds the lock now."""
         try:
-            fd = os.open(self.lock_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            return lifelock.held(self.lock_path)
         except FileNotFoundError:
             return False
         except PermissionError as exc:
             raise PermissionDenied(
                 f"{self.lock_path}: {exc.strerror}", hint="run the command as the user that runs llmsup"
             ) from exc
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
 
     def pid(self) -> int | None:
         """What the holder wrote; good for a message, never for a signal."""

@@ -31,6 +31,9 @@ class Daemon(Protocol):
     """What can be asked of it."""
 
     def status(self) -> dict[str, object]: ...
+    async def deaths(self) -> bytes: ...
+    def requests(self) -> list[dict[str, object]]: ...
+    def cancel(self, request_id: str) -> int: ...
     def request_stop(self, *, now: bool) -> None: ...
     async def restart(self, name: str | None) -> str: ...
     async def reload(self) -> dict[str, object]: ...
@@ -53,6 +56,9 @@ class ControlServer:
         self._closed = False
         routes = [
             Route("/status", self._status),
+            Route("/deaths", self._deaths),
+            Route("/requests", self._requests),
+            Route("/cancel", self._cancel, methods=["POST"]),
             Route("/stop", self._stop, methods=["POST"]),
             Route("/restart", self._restart, methods=["POST"]),
             Route("/reload", self._reload, methods=["POST"]),
@@ -105,6 +111,15 @@ class ControlServer:
 
     async def _status(self, _: Request) -> Response:
         return JSONResponse(self._daemon.status())
+
+    async def _deaths(self, _: Request) -> Response:
+        return Response(await self._daemon.deaths(), media_type="application/json")
+
+    async def _requests(self, _: Request) -> Response:
+        return JSONResponse({"requests": self._daemon.requests()})
+
+    async def _cancel(self, request: Request) -> Response:
+        return JSONResponse({"cancelled": self._daemon.cancel(request.query_params.get("id", ""))})
 
     async def _stop(self, request: Request) -> Response:
         self._daemon.request_stop(now=request.query_params.get("now") == "1")

@@ -10,7 +10,7 @@ from supervisor.events import InstanceView
 from supervisor.observe.logfile import LogView
 from supervisor.proc import vitals
 from supervisor.proc.memory import MemoryWatch
-from supervisor.proxy.admission import Gate
+from supervisor.proxy.gate import Gate
 from supervisor.proxy.inflight import InFlight
 from supervisor.types import ModelName
 
@@ -29,6 +29,7 @@ class Snapshot:
     in_flight: InFlight
     queued: int
     stopping: bool
+    tls: bool = False
     log_dir: str = ""
     model_logs: Mapping[ModelName, LogView] = field(default_factory=dict)
     own_logs: Sequence[LogView] = ()
@@ -47,6 +48,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "pid": os.getpid(),
         "uptime_s": round(snapshot.uptime_s, 3),
         "listen": snapshot.listen,
+        "url": f"{'https' if snapshot.tls else 'http'}://{snapshot.listen}",
         "config": snapshot.config,
         "stopping": snapshot.stopping,
         "memory": {
@@ -89,7 +91,7 @@ def _model(view: InstanceView, snapshot: Snapshot) -> dict[str, Any]:
         "estimated_bytes": snapshot.estimates.get(view.name),
         "slots": {"total": view.slots, "busy": gate.leases},
         "next_try_s": round(next_try_s, 3) if next_try_s is not None else None,
-        "suspect": view.suspect,
+        "suspect": view.suspect or view.spins,
         "model_path": view.model_path,
         "degraded": view.degraded,
         "log": asdict(logged) if logged is not None else None,

@@ -1,5 +1,6 @@
 """The machine: Python, room on the disk, processors, file limits, GPU."""
 
+import importlib.util
 import os
 import platform
 import resource
@@ -17,6 +18,8 @@ from supervisor.types import GIB, MIB
 DISK_FAIL_BYTES, DISK_WARN_BYTES = 64 * MIB, GIB  # logs are bounded below the first; see the log's own limits
 DESCRIPTORS = 1024  # 64 of our own, 32 threads' worth to each child, and a few hundred clients
 GPU_TIMEOUT_S = 5.0  # nvidia-smi waits for a driver that hangs
+NVML = "pynvml"  # the module of nvidia-ml-py
+GPU_EXTRA = "what each llama-server has of it is not watched: pip install 'llmsup[gpu]' (nvidia-ml-py)"
 
 
 def python() -> Finding:
@@ -100,5 +103,6 @@ def gpu(layers: int) -> Iterator[Finding]:
         words = (done.stdout + done.stderr).strip()[:200]
         yield (fail if layers else warn)("gpu", f"nvidia-smi: {words}", "look at dmesg; reload the driver")
         return
+    unwatched = f"; {GPU_EXTRA}" if importlib.util.find_spec(NVML) is None else ""
     for line in done.stdout.splitlines():
-        yield ok("gpu", line if layers else f"{line}; not used (gpu_layers: 0)")
+        yield ok("gpu", f"{line}{unwatched}" if layers else f"{line}; not used (gpu_layers: 0)")

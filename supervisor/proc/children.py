@@ -13,7 +13,8 @@ from pathlib import Path
 
 import structlog
 
-from supervisor.proc import leftovers, lifelock
+from supervisor.clock import Clock
+from supervisor.proc import leftovers, lifelock, orphans
 from supervisor.proc.causes import Cause
 from supervisor.proc.command import MARKER, ModelSpec
 from supervisor.proc.leftovers import Record
@@ -35,6 +36,7 @@ class Children:
         self._path = folder / leftovers.FILE_NAME
         self._boot_id = leftovers.boot_id()
         self._records: tuple[Record, ...] = ()
+        self._runs: list[Run] = []
         self.home = home_of(folder)
 
     # ---- before the first spawn
@@ -101,6 +103,17 @@ class Children:
             leftovers.end(seen)
         leftovers.await_gone(ours)
 
+    # ---- what they left behind
+
+    async def keep(self, clock: Clock) -> None:
+        """For ever: reap what our children left to us and has ended since (`orphans`)."""
+        while True:
+            await clock.sleep(orphans.REAP_EVERY_S)
+            try:
+                orphans.reap({run.child.pid for run in self._living()})
+            except OSError as exc:
+                log.warning("orphans cannot be reaped", error=str(exc))
+
     # ---- the spawn
 
     def start(self, launch: Launch, generation: Generation, on_exit: Callable[[], None]) -> Run:
@@ -118,8 +131,13 @@ class Children:
         finally:
             if lock is not None:
                 os.close(lock)  # from now on it is the child's alone
+        self._runs = [*self._living(), run]
         self._write_down(run, marker, model, launch.argv[0])
         return run
+
+    def _living(self) -> list[Run]:
+        """Those that are not buried yet: their pids are reaped by nobody else."""
+        return [run for run in self._runs if run.status is None]
 
     def _take(self, model: str) -> int | None:
         try:

@@ -8,8 +8,7 @@ Flash attention is assumed, which llama-server chooses by itself; without it the
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 
 from supervisor.errors import ConfigError
 from supervisor.proc.gguf import TENSOR_TYPES, Header, PerLayer
@@ -75,6 +74,24 @@ _PECULIAR = _names("""
 _EVERY_FOURTH = frozenset({"qwen3next", "qwen35", "qwen35moe", "qwen4exp"})  # attention, when nothing is said
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a model is to be served, as far as its memory depends on it; each is an option of llama-server.
+
+    ``context_size`` (-c) in tokens over all slots (``parallel``, -np), 0 for the model's own in each; ``ubatch`` in
+    tokens, at most the batch size (-b); ``cache_ram_mb`` in MiB counts in full, as it fills up in time.
+    """
+
+    context_size: int
+    parallel: int
+    unified: bool = False
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    ubatch: int = 512
+    gpu_layers: int = 0
+    cache_ram_mb: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Bytes of host and device memory together. ``exact``: the KV cache is, to the byte."""
@@ -128,77 +145,45 @@ class _Context:
         return _padded(min(self.cells, window * (self.slots if self.unified else 1) + self.ubatch))
 
 
-def estimate(
-    header: Header,
-    *,
-    context_size: int,
-    parallel: int,
-    unified: bool = False,
-    cache_type_k: str = "f16",
-    cache_type_v: str = "f16",
-    ubatch: int = 512,
-    gpu_layers: int = 0,
-    cache_ram_mb: int = 0,
-) -> Estimate:
-    """The memory of a llama-server with ``-c context_size -np parallel`` and so on.
-
-    ``context_size`` in tokens over all slots, 0 for the model's own in each; ``ubatch`` in tokens, at most the
-    batch size (-b); ``cache_ram_mb`` in MiB counts in full, as it fills up in time.
+def estimate(header: Header, plan: Plan) -> Estimate:
+    """The memory of a llama-server that serves the model so.
 
     Raises:
         ConfigError: a cache type that llama-server does not know.
     """
     account = _Account()
-    rows = (_row(cache_type_k, "k"), _row(cache_type_v, "v"))
-    context = _divided(header, context_size, parallel, unified, ubatch, account)
+    rows = (_row(plan.cache_type_k, "k"), _row(plan.cache_type_v, "v"))
+    context = _divided(header, plan, account)
     layers = _layers(header, account)
     kv_bytes = _kv(layers, _window(header), context, rows, account)
     kv_bytes += _state(header, layers, account) * context.slots
-    if gpu_layers:
+    if plan.gpu_layers:
         account.notes.append("host and device memory together; a device's compute buffers differ")
-    if cache_ram_mb < 0:
+    if plan.cache_ram_mb < 0:
         account.notes.append("the prompt cache (--cache-ram) has no limit and is not counted")
     return Estimate(
         weights_bytes=header.tensor_bytes,
         kv_bytes=kv_bytes,
         compute_bytes=_compute(header, layers, context),
-        overhead_bytes=BASE_BYTES + max(0, cache_ram_mb) * MIB,
+        overhead_bytes=BASE_BYTES + max(0, plan.cache_ram_mb) * MIB,
         exact=not account.doubts,
         notes=(*account.doubts, *account.notes),
     )
 
 
-def largest_context(
-    header: Header,
-    budget_bytes: int,
-    *,
-    parallel: int,
-    unified: bool = False,
-    cache_type_k: str = "f16",
-    cache_type_v: str = "f16",
-    ubatch: int = 512,
-    gpu_layers: int = 0,
-    cache_ram_mb: int = 0,
-) -> int:
-    """The largest -c, a multiple of 256, whose estimate is within the budget; 0 when none is.
+def largest_context(header: Header, budget_bytes: int, plan: Plan) -> int:
+    """The largest -c, a multiple of 256, with which the plan is within the budget; 0 when none is.
 
     Never more than the model was trained for, in each slot. Raises ConfigError as `estimate` does.
     """
-    plan = partial(
-        estimate,
-        header,
-        parallel=parallel,
-        unified=unified,
-        cache_type_k=cache_type_k,
-        cache_type_v=cache_type_v,
-        ubatch=ubatch,
-        gpu_layers=gpu_layers,
-        cache_ram_mb=cache_ram_mb,
-    )
     trained = header.context_length or UNTRAINED_TOKENS
-    most = trained * (1 if unified else _slots(parallel)) // CELLS
+    most = trained * (1 if plan.unified else _slots(plan.parallel)) // CELLS
     sizes = range(CELLS, most * CELLS + 1, CELLS)
-    return bisect_right(sizes, budget_bytes, key=lambda size: plan(context_size=size).total_bytes) * CELLS
+
+    def total_bytes(size: int) -> int:
+        return estimate(header, replace(plan, context_size=size)).total_bytes
+
+    return bisect_right(sizes, budget_bytes, key=total_bytes) * CELLS
 
 
 def _slots(parallel: int) -> int:
@@ -216,12 +201,10 @@ def _row(name: str, which: str) -> tuple[int, int]:
     return _ROWS[name]
 
 
-def _divided(
-    header: Header, context_size: int, parallel: int, unified: bool, ubatch: int, account: _Account
-) -> _Context:
-    slots = _slots(parallel)
-    streams = 1 if unified else slots
-    wanted = max(0, context_size)
+def _divided(header: Header, plan: Plan, account: _Account) -> _Context:
+    slots = _slots(plan.parallel)
+    streams = 1 if plan.unified else slots
+    wanted = max(0, plan.context_size)
     if not wanted:  # common/fit.cpp, on by default, gives each stream the whole trained context
         wanted = (header.context_length or UNTRAINED_TOKENS) * streams
         if not header.context_length:
@@ -229,7 +212,8 @@ def _divided(
                 f"the header names no context length; {UNTRAINED_TOKENS} tokens are assumed"
             )
     # the batch is cut to the context as it was asked for, before it is padded
-    return _Context(_padded(_padded(wanted) // streams), streams, slots, min(max(1, ubatch), wanted), unified)
+    ubatch = min(max(1, plan.ubatch), wanted)
+    return _Context(_padded(_padded(wanted) // streams), streams, slots, ubatch, plan.unified)
 
 
 def _or(value: int | None, otherwise: int) -> int:

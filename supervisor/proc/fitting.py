@@ -6,11 +6,10 @@ large: a model is refused only when it certainly does not fit, for the rest llam
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypedDict
 
 from supervisor.proc.causes import Cause
 from supervisor.proc.command import ModelSpec
-from supervisor.proc.estimate import Estimate, estimate, largest_context
+from supervisor.proc.estimate import Estimate, Plan, estimate, largest_context
 from supervisor.proc.gguf import Header
 from supervisor.types import MIB
 
@@ -51,18 +50,11 @@ class Need:
         return self.certain_bytes - self.cache_bytes
 
 
-class _Options(TypedDict):
-    parallel: int
-    unified: bool
-    cache_type_k: str
-    cache_type_v: str
-    ubatch: int
-    cache_ram_mb: int
-
-
-def _options(spec: ModelSpec) -> _Options:
+def _plan(spec: ModelSpec) -> Plan:
+    """As it would be started, ``args`` included where they change it."""
     batch = _number(spec.args, "-b", "--batch-size", default=spec.batch_size)
-    return _Options(
+    return Plan(
+        context_size=_number(spec.args, "-c", "--ctx-size", default=spec.context_size),
         parallel=spec.parallel,
         unified=bool({"-kvu", "--kv-unified"} & set(spec.args)),
         cache_type_k=_text(spec.args, "-ctk", "--cache-type-k") or "f16",
@@ -73,22 +65,21 @@ def _options(spec: ModelSpec) -> _Options:
 
 
 def need(spec: ModelSpec, header: Header) -> Need:
-    """What the model takes as it would be started, ``args`` included where they change it.
+    """What the model takes of the host.
 
     Raises:
         ConfigError: ``args`` name a cache type that llama-server does not know.
     """
-    options = _options(spec)
+    plan = _plan(spec)
     gpu_layers = _number(spec.args, "-ngl", "--gpu-layers", "--n-gpu-layers", default=spec.gpu_layers)
-    context = _number(spec.args, "-c", "--ctx-size", default=spec.context_size)
-    found = estimate(header, context_size=context, **options)
+    found = estimate(header, plan)
 
     def largest(budget_bytes: int) -> int | None:
         if gpu_layers or not found.exact:
             return None  # how the layers would be divided, or what the cache takes, is not known that well
-        return largest_context(header, budget_bytes, **options)
+        return largest_context(header, budget_bytes, plan)
 
-    return Need(_on_host(found, header, gpu_layers), max(0, options["cache_ram_mb"]) * MIB, largest)
+    return Need(_on_host(found, header, gpu_layers), max(0, plan.cache_ram_mb) * MIB, largest)
 
 
 def _on_host(found: Estimate, header: Header, gpu_layers: int) -> Estimate:

@@ -1,9 +1,10 @@
-"""How much of a GPU's memory each process has, where NVIDIA's library can be imported (``pip install nvidia-ml-py``).
+"""How much of a GPU's memory each process has, where NVIDIA's library can be imported (``pip install 'llmsup[gpu]'``).
 
-Asked in a daemon thread of its own: a driver that hangs must hold up neither the event loop nor the end of llmsup.
-In a container the library tells the host's pids, and then finds none of ours.
+Loaded and asked in a daemon thread of its own: a driver that hangs must hold up neither the event loop nor the end of
+llmsup. In a container the library may tell the host's pids, and then finds none of ours.
 """
 
+import contextlib
 import importlib
 import threading
 from collections import Counter
@@ -24,16 +25,12 @@ class GpuMemory:
         self._end = threading.Event()
         self._seen: Mapping[int, int] = {}  # replaced whole by the thread, never altered
 
-    def start(self) -> bool:
-        """Begin to look; False: there is no such library, or no driver below it."""
+    def start(self) -> None:
+        """Begin to look. Without library, driver or a thread to spare it is said once, and that is all."""
         try:
-            nvml: Any = importlib.import_module(self._library)
-            nvml.nvmlInit()
-        except Exception as exc:  # noqa: BLE001  the library raises errors of its own
-            log.info("memory of GPUs is not watched", why=repr(exc))
-            return False
-        threading.Thread(target=self._keep, args=(nvml,), name="gpu-memory", daemon=True).start()
-        return True
+            threading.Thread(target=self._run, name="gpu-memory", daemon=True).start()
+        except RuntimeError as exc:
+            log.info("memory of GPUs is not watched", why=str(exc))
 
     def stop(self) -> None:
         self._end.set()
@@ -41,6 +38,17 @@ class GpuMemory:
     def of(self, pid: int) -> int:
         """Bytes on all GPUs at the last look; 0: none, or not known."""
         return self._seen.get(pid, 0)
+
+    def _run(self) -> None:
+        try:
+            nvml: Any = importlib.import_module(self._library)
+            nvml.nvmlInit()
+        except Exception as exc:  # noqa: BLE001  the library raises errors of its own
+            log.info("memory of GPUs is not watched", why=repr(exc))
+            return
+        self._keep(nvml)
+        with contextlib.suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
 
     def _keep(self, nvml: Any) -> None:
         failed = False
@@ -56,10 +64,19 @@ class GpuMemory:
 
 
 def read(nvml: Any) -> dict[int, int]:
-    """Bytes by pid; ``nvml``: the module."""
+    """Bytes by pid; ``nvml``: the module.
+
+    CUDA's processes are in one list, Vulkan's in another, and one that uses both is in both with the same figure.
+    """
     found: Counter[int] = Counter()
     for number in range(nvml.nvmlDeviceGetCount()):
         device = nvml.nvmlDeviceGetHandleByIndex(number)
-        for process in nvml.nvmlDeviceGetComputeRunningProcesses(device):
-            found[int(process.pid)] += int(process.usedGpuMemory or 0)  # None where the driver may not tell
+        lists = [nvml.nvmlDeviceGetComputeRunningProcesses(device)]
+        with contextlib.suppress(nvml.NVMLError_NotSupported):  # datacentre cards without graphics
+            lists.append(nvml.nvmlDeviceGetGraphicsRunningProcesses(device))
+        here: dict[int, int] = {}
+        for process in (one for each in lists for one in each):
+            used = int(process.usedGpuMemory or 0)  # None where the driver may not tell
+            here[int(process.pid)] = max(used, here.get(int(process.pid), 0))
+        found.update(here)
     return dict(found)

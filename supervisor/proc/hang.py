@@ -9,7 +9,8 @@ nothing moves. What counts as progress, each with what it is there for:
 * major page faults: weights read anew from a slow disk;
 * the counters of ``/metrics``: work done elsewhere (a GPU, RPC) in small steps.
 
-What is deliberately never killed: a process that spins. It cannot be told from a long batch. (LLAMA_SERVER b2)
+What is deliberately never killed: a process that spins. It cannot be told from a long batch (LLAMA_SERVER b2). After
+minutes without any result people are told (`Spin`), and no more.
 """
 
 from collections import deque
@@ -33,6 +34,9 @@ CLOCK_S = 0.1  # below it two times are the same: they come from two readings of
 GRACE_S = 1.5  # a canary's own arrival and end cost the child processor time: no progress of its own
 IDLE_CANARY_S = 600.0  # an idle child is asked so often whether it could
 SPARED_EVERY_S = 15.0  # canaries to one that may not be killed: it may come back
+# A spin: far longer than any batch takes that somebody would wait for.
+SPIN_MIN_S, SPIN_LIMITS = 300.0, 5.0
+SPIN_POLLS = 3  # of the counters in that time, in its second half
 KILLS, WINDOW_S = 3, 900.0  # more kills than that do not help, and something else is wrong (FAULTS 17)
 
 
@@ -266,6 +270,70 @@ def _worked(last: Look, look: Look) -> bool:
         or busy_s >= BUSY_SHARE * (look.at - last.at)
         or look.major_faults > last.major_faults
     )
+
+
+class Spin:
+    """Is it busy without any result? About one generation; feed it the same looks.
+
+    Requests are inside, no byte comes, the counters of ``/metrics`` stand still (stuck inside a batch) or are not
+    told (stuck outside of one), and yet the processor is used. Good for a warning only: a batch of a large prompt on a
+    small machine looks the same until it is over.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self.patience_s = max(SPIN_MIN_S, SPIN_LIMITS * limit_s)
+        self._last: Look | None = None
+        self._since = 0.0  # the last result, or the beginning
+        self._byte_at = 0.0
+        self._polled_at = 0.0
+        self._polls = 0
+        self._counters: Counters | None = None
+        self._why = ""
+
+    def __repr__(self) -> str:
+        return f"<Spin {self._why or 'none'}>"
+
+    def wants_counters(self, now: float) -> bool:
+        last = self._last
+        if last is None or not last.standing.in_flight or now - self._since < self.patience_s / 2:
+            return False
+        return now - self._polled_at >= self.patience_s / 2 / SPIN_POLLS
+
+    def see(self, look: Look) -> str:
+        """Why people should look at it; "" when nothing is wrong, or not any more."""
+        last, self._last = self._last, look
+        before, self._byte_at = self._byte_at, look.at - look.standing.quiet_s
+        if (
+            last is None
+            or look.at - last.at > LOOK_GAP_S
+            or not (last.standing.in_flight and look.standing.in_flight)
+            or self._byte_at > before + CLOCK_S
+            or self._counted(look)
+        ):
+            self._since, self._polls, self._why = look.at, 0, ""
+            return ""
+        silent_s = look.at - self._since
+        if (
+            not self._why
+            and silent_s >= self.patience_s
+            and self._polls >= SPIN_POLLS
+            and _worked(last, look)
+        ):
+            self._why = (
+                f"busy for {silent_s / 60:.0f} min without any result: {look.standing.in_flight} requests inside, no byte "
+                f"of an answer, {'no answer from /metrics' if look.counters is None else 'its counters stand still'}; "
+                f"left alone, as a very long batch looks the same"
+            )
+        return self._why
+
+    def _counted(self, look: Look) -> bool:
+        """Whether the counters have moved since they were last told."""
+        if not look.asked:
+            return False
+        self._polled_at = look.at
+        self._polls += 1
+        before, self._counters = self._counters, look.counters or self._counters
+        return before is not None and self._counters != before
 
 
 class Ration:

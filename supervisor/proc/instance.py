@@ -31,7 +31,7 @@ from supervisor.proc.run import Run
 from supervisor.proc.state import Action, Event, State, step
 from supervisor.proc.stop import FAST_LADDER, LADDER, NOW_LADDER, Rung, descend
 from supervisor.proc.tools import Tools
-from supervisor.proc.vigil import Terms, Vigil, may_sleep
+from supervisor.proc.vigil import Suspicion, Terms, Vigil, may_sleep
 from supervisor.proc.witness import Witness
 from supervisor.types import Generation, ModelName
 
@@ -79,7 +79,6 @@ class Instance:
         self._since = tools.clock.now()
         self._wanted = False
         self._generation = Generation(0)
-        self._restarts = 0
         self._next_try_at: float | None = None
         self._files: filewatch.Stamps = ()  # as they were before the newest generation
         self._evidence = ""  # what a job saw before it asked for the end of a run
@@ -88,7 +87,7 @@ class Instance:
         self._checks = 0
         self._hurry = asyncio.Event()
         self._doubt = watch.Doubt()
-        self._suspect: str | None = None
+        self._suspicion = Suspicion()
         self._hang_kills = Ration()
         self._jobs = Jobs(self.name)
         self._perform: dict[Action, Callable[[Event], Awaitable[Event | None]]] = {
@@ -144,14 +143,15 @@ class Instance:
             slots=self._spec.parallel,
             model_path=self._spec.path,
             context_size=self._spec.context_size,
-            restarts=self._restarts,
+            restarts=self._history.restarts,
             since=self._since,
             spawned_at=run.spawned_at if run is not None else None,
             next_try_at=self._next_try_at,
             wanted=self._wanted,
             last_death=self._history.last_death,
             checks=self._checks,
-            suspect=self._suspect,
+            suspect=self._suspicion.hangs,
+            spins=self._suspicion.spins,
             degraded=self._history.degraded,
         )
 
@@ -178,7 +178,8 @@ class Instance:
         run = self._run
         if run is not None:
             self._state = State.STOPPING
-            run.ordered = run.ordered or "internal_error"
+            if run.ordered is None:  # and not what its jobs have seen meanwhile
+                run.ordered, self._evidence = "internal_error", "llmsup's own task failed: see its log"
             await self._kill(FAST_LADDER, Event.DRAINED)
             if run.exited.is_set():
                 self.post(None, run.generation)
@@ -229,8 +230,6 @@ class Instance:
 
     async def _spawn(self, _: Event) -> Event:
         """Start the next generation; what stands in the way of it is an end like any other."""
-        if self._generation > 0 and self._history.record.port_clashes == 0:
-            self._restarts += 1
         self._generation = Generation(self._generation + 1)
         self._evidence = ""
         self._end_jobs()  # the look at the files, when it is the delay that is over
@@ -249,7 +248,7 @@ class Instance:
         """None: it runs."""
         async with asyncio.timeout(LOOK_S):
             self._files = await self._tools.stamps(Path(self._spec.path))
-            broken = await self._tools.check_model(self._spec)
+            self._spec, broken = await self._history.admit()
             if broken is not None:
                 return broken
             binary = await self._tools.find_binary()
@@ -257,6 +256,7 @@ class Instance:
         launch = compose(self._spec, binary, self._tools.environ, port, self._generation, self._log_file)
         on_exit = partial(self.post, None, self._generation)
         self._run = self._tools.launcher.start(launch, self._generation, on_exit)
+        self._history.started()
         return None
 
     async def _watch_load(self, _: Event) -> None:
@@ -288,8 +288,8 @@ class Instance:
             say=self._suspected,
         )
 
-    def _suspected(self, why: str | None, answered: bool) -> None:
-        self._suspect = why
+    def _suspected(self, suspicion: Suspicion, answered: bool) -> None:
+        self._suspicion = suspicion
         self._checks += answered
         self._publish()
 
@@ -389,7 +389,7 @@ class Instance:
         self.post(Event.UNREACHABLE, generation)
 
     def _end_jobs(self) -> None:
-        self._suspect = None
+        self._suspicion = Suspicion()
         self._jobs.end_all()
 
     async def close(self) -> None:

@@ -37,11 +37,25 @@ def take(path: Path) -> int:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process of that model lives. False where nobody can tell."""
+    """As `held`, of a model: whether a process of it lives. False where nobody can tell."""
     try:
-        os.close(take(path))
+        return held(path)
+    except OSError:
+        return False
+
+
+def held(path: Path) -> bool:
+    """Whether a process has this lock file's lock. A shared one is taken for a moment: who asks is in nobody's way
+    but a taker's, and those try again.
+
+    Raises:
+        OSError: it cannot be opened; FileNotFoundError: there is none.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        pass
+    finally:
+        os.close(fd)
     return False

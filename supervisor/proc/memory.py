@@ -19,6 +19,7 @@ from supervisor.clock import Clock
 from supervisor.events import InstanceView
 from supervisor.proc import vitals
 from supervisor.proc.gpu import GpuMemory
+from supervisor.proc.pss import PssMemory
 from supervisor.types import KIB, MIB, Generation, ModelName
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("memory")
@@ -55,7 +56,7 @@ class Split:
 
 
 def read(pid: int, *, proc: Path = PROC) -> Split | None:
-    """From ``status`` (50 us): ``smaps`` tells of shared pages too, but holds the process's memory lock.
+    """From ``status`` (50 us): ``smaps`` tells of shared pages too, but takes long (`pss`).
 
     None: there is no such process. Where there is no /proc, all its memory is taken for anonymous.
     """
@@ -99,6 +100,7 @@ class Overseer:
         self._limit = limit_bytes
         self._tracks: dict[ModelName, _Track] = {}
         self._recycled: deque[float] = deque(maxlen=RECYCLES)
+        self._replaced = ""  # the last one
         self._over_since: float | None = None
         self.warning = ""  # while above the limit: what and why nothing (more) is done
 
@@ -115,6 +117,7 @@ class Overseer:
         over = f"llama-servers take {_mib(used)}, memory.limit_mb is {_mib(self._limit)}"
         self.warning = over
         if self._recycled and now - self._recycled[-1] < SETTLE_S:
+            self.warning = f"{over}; {self._replaced} is being replaced and takes nothing new until it is"
             return None
         grown = [reading for reading in readings if reading.ready and self._gain(reading) >= MIN_GAIN_BYTES]
         if not grown:
@@ -128,10 +131,14 @@ class Overseer:
     def _choose(self, now: float, over_since: float, culprit: Reading, over: str) -> Recycle | None:
         quiet_since = self._tracks[culprit.name].quiet_since
         idle = quiet_since is not None and now - quiet_since >= QUIET_S
+        grew = f"{culprit.name} has grown by {_mib(self._gain(culprit))} since it was READY"
         if not idle and now - over_since < PATIENCE_S:
+            at_last_s = PATIENCE_S - (now - over_since)
+            self.warning = f"{over}; {grew}: replaced when it is idle, or in {at_last_s:.0f} s"
             return None
         self._recycled.append(now)
-        grew = f"{culprit.name} has grown by {_mib(self._gain(culprit))} since it was READY"
+        self._replaced = culprit.name
+        self.warning = f"{over}; {grew}: it takes nothing new and is being replaced"
         return Recycle(culprit.name, culprit.generation, f"{over}; {grew}")
 
     def _note(self, now: float, reading: Reading) -> None:
@@ -181,6 +188,7 @@ class MemoryWatch:
         clock: Clock,
         measure: Callable[[int], Split | None] = read,
         gpu: GpuMemory | None = None,
+        pss: PssMemory | None = None,
     ) -> None:
         self._views = views
         self._in_flight = in_flight
@@ -188,6 +196,7 @@ class MemoryWatch:
         self._clock = clock
         self._measure = measure
         self._gpu = gpu
+        self._pss = pss
         self._overseer = Overseer(limit_bytes)
         self._said = False
 
@@ -196,8 +205,8 @@ class MemoryWatch:
         """Why memory is above the limit and stays there; "" when it is not."""
         return self._overseer.warning
 
-    def figures(self, name: ModelName) -> dict[str, int] | None:
-        """For the status: bytes by kind and their trend; None: no process."""
+    def figures(self, name: ModelName) -> dict[str, int | None] | None:
+        """For the status: bytes by kind and their trend; None: no process. ``pss_bytes`` is None while not known."""
         pid = self._views[name].pid
         split = self._measure(pid) if pid is not None else None
         if pid is None or split is None:
@@ -207,6 +216,7 @@ class MemoryWatch:
             "file_bytes": split.file,
             "shmem_bytes": split.shmem,
             "swap_bytes": split.swap,
+            "pss_bytes": self._pss.of(pid) if self._pss is not None else None,
             "gpu_bytes": self._gpu.of(pid) if self._gpu is not None else 0,
             "trend_bytes_per_min": self._overseer.trend(name),
         }
@@ -223,12 +233,19 @@ class MemoryWatch:
         """Look, for ever."""
         if self._gpu is not None:
             self._gpu.start()
-        while True:
-            await self._clock.sleep(LOOK_CLOSER_S if self._overseer.warning else LOOK_EVERY_S)
-            try:
-                self.look()
-            except Exception:  # the next look may well succeed
-                log.exception("look at memory failed")
+        if self._pss is not None:
+            self._pss.start()
+        try:
+            while True:
+                await self._clock.sleep(LOOK_CLOSER_S if self._overseer.warning else LOOK_EVERY_S)
+                try:
+                    self.look()
+                except Exception:  # the next look may well succeed
+                    log.exception("look at memory failed")
+        finally:
+            for thread in (self._gpu, self._pss):
+                if thread is not None:
+                    thread.stop()
 
     def look(self) -> None:
         readings = [

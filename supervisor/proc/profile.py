@@ -1,9 +1,10 @@
-"""The safe profile: smaller numbers for a model that ran out of memory or keeps crashing. Pure.
+"""The safe profile: smaller numbers for a model that does not fit, ran out of memory or keeps crashing. Pure.
 
 One step down and no further: after running out of memory, or after three crashes in a row, the next start
 takes the operator's ``safe_profile``; if that run dies of the same before it was stable, there is nothing
 left to try and the instance is FAILED. The step is kept until an operator's start or restart, or until the
-file changes: going back up by itself would run out of memory again, for ever.
+file changes: going back up by itself would run out of memory again, for ever. A model that does not fit as
+configured, which is known before its start, takes the same step without a run being lost by it.
 """
 
 from dataclasses import dataclass, replace
@@ -60,6 +61,14 @@ def difference(normal: ModelSpec, safe: ModelSpec) -> str:
         for name, low, usual in pairs
         if low != usual
     )
+
+
+def unfit(course: Course, refusal: Cause, *, normal: ModelSpec, safe: ModelSpec) -> Course:
+    """It was refused as configured for its size, and is started on the safe profile. If that runs out of memory too,
+    nothing is left to try.
+    """
+    why = f"as configured it does not fit: {refusal.detail}"
+    return replace(course, because=f"safe profile ({difference(normal, safe)}), because {why}", cause=MEMORY)
 
 
 def turn(course: Course, cause: Cause, *, stable: bool, normal: ModelSpec, safe: ModelSpec | None) -> Turn:

@@ -98,7 +98,7 @@ def reap(child: Child) -> ExitStatus:
 
 
 def _reap_orphans(child: Child) -> None:
-    """As process 1 of a container we inherit the members whose parent has ended, and nobody else reaps them."""
+    """We inherit the members whose parent has ended (`orphans.adopt`), and nobody else reaps them."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-child.pid, os.WNOHANG)[0]:
             pass
@@ -110,11 +110,13 @@ async def group_gone(child: Child, clock: Clock, *, within_s: float = GROUP_GRAC
     Members that are only waiting to be reaped count as gone: init may take seconds, or never do it.
     """
     deadline, pause_s = clock.now() + within_s, GROUP_POLL_S
-    while signal_group(child, 0) and vitals.any_alive(child.pid):
+    while True:
+        _reap_orphans(child)
+        if not (signal_group(child, 0) and vitals.any_alive(child.pid)):
+            _reap_orphans(child)  # one may have ended between the two looks
+            return True
         if clock.now() >= deadline:
             return False
         signal_group(child, signal.SIGKILL)
         await clock.sleep(pause_s)
         pause_s = min(pause_s * GROUP_POLL_GROWTH, GROUP_POLL_MAX_S)
-    _reap_orphans(child)
-    return True

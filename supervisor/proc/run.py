@@ -16,8 +16,9 @@ from supervisor.clock import Clock
 from supervisor.events import Endpoint
 from supervisor.observe import redact
 from supervisor.observe.logfile import LogFile
-from supervisor.proc import reaper, spawn, vitals
+from supervisor.proc import orphans, reaper, spawn, vitals
 from supervisor.proc.causes import ExitStatus
+from supervisor.proc.command import MARKER
 from supervisor.proc.output import Output, signal_from_thread
 from supervisor.proc.reaper import Watch
 from supervisor.types import Generation
@@ -29,7 +30,7 @@ EOF_GRACE_S = 0.25  # the last words of a dead child are in the pipe; a grandchi
 
 @dataclass(slots=True)
 class Run:
-    """A generation's living part. ``ordered``: why we ended it, if we did."""
+    """A generation's living part. ``ordered``: why we ended it, if we did; ``marker``: in the environment of all it starts."""
 
     generation: Generation
     endpoint: Endpoint
@@ -39,6 +40,7 @@ class Run:
     exited: asyncio.Event
     _eof: asyncio.Event
     _watch: Watch
+    marker: str = ""
     ordered: str | None = None
     ready_at: float | None = None
     status: ExitStatus | None = field(default=None)
@@ -60,6 +62,8 @@ class Run:
             self.status = reaper.reap(self.child)
         if not await reaper.group_gone(self.child, clock):
             log.error("group not empty", generation=self.generation, group=self.child.pid)
+        for pid in await orphans.end(self.marker, clock) if self.marker else ():
+            log.error("a process that left its group cannot be ended", generation=self.generation, pid=pid)
         await within(self._eof, EOF_GRACE_S, clock)
         return self.status, self.output.tail()
 
@@ -130,7 +134,8 @@ class Launcher:
         except (OSError, RuntimeError) as exc:
             reaper.reap(child)
             raise spawn.SpawnFailed(f"no thread to look after it: {exc}", transient=True) from exc
-        return Run(generation, launch.endpoint, child, output, self._clock.now(), exited, eof, watch)
+        began, marker = self._clock.now(), launch.env.get(MARKER, "")
+        return Run(generation, launch.endpoint, child, output, began, exited, eof, watch, marker)
 
 
 def log_path(folder: Path, name: str) -> Path:

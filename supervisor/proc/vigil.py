@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -16,6 +16,7 @@ from supervisor.proc.hang import (
     Inquiry,
     Look,
     Ration,
+    Spin,
     Verdict,
 )
 from supervisor.proc.run import Run
@@ -35,15 +36,25 @@ def may_sleep(spec: ModelSpec) -> bool:
     return SLEEP_VARIABLE in spec.env or any(arg.split("=", 1)[0] == SLEEP_FLAG for arg in spec.args)
 
 
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """In words, or None. ``hangs``: requests are held back, and it is killed if that is confirmed; ``spins``: people are
+    told, and that is all.
+    """
+
+    hangs: str | None = None
+    spins: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """``say`` is told why the child is suspect, and None when it no longer is; True: because a canary was answered."""
+    """``say`` is told whenever the suspicion changes; True: because a canary was answered."""
 
     name: ModelName
     limit_s: float
     idle_canaries: bool
     ration: Ration
-    say: Callable[[str | None, bool], None]
+    say: Callable[[Suspicion, bool], None]
 
 
 class Vigil:
@@ -55,8 +66,9 @@ class Vigil:
         self._doubt = doubt
         self._terms = terms
         self._inquiry = Inquiry(terms.limit_s, idle_canaries=terms.idle_canaries)
+        self._spin = Spin(terms.limit_s)
         self._canary: asyncio.Task[bool] | None = None
-        self._said: str | None = None
+        self._said = Suspicion()
 
     async def keep(self) -> Report:
         """Returns when the child is to be killed for hanging, with the evidence."""
@@ -64,13 +76,15 @@ class Vigil:
         try:
             while True:
                 await clock.sleep(LOOK_EVERY_S)
-                verdict = self._inquiry.see(await self._look())
+                look = await self._look()
+                self._say_spins(self._spin.see(look) or None)
+                verdict = self._inquiry.see(look)
                 if verdict.finding is Finding.CONFIRMED:
                     if self._terms.ration.take(clock.now()):
                         return Report(Event.HUNG, verdict.text)
                     self._spare(verdict)
                 elif verdict.finding is Finding.SUSPECT:
-                    self._say(self._said or verdict.text)
+                    self._say(self._said.hangs or verdict.text)
                 else:
                     self._say(None, answered=verdict.finding is Finding.CLEARED)
                 self._tend_canary()
@@ -79,7 +93,7 @@ class Vigil:
 
     async def _look(self) -> Look:
         clock, signs = self._tools.clock, self._run.signs()
-        asked = self._inquiry.wants_counters(clock.now())
+        asked = self._inquiry.wants_counters(clock.now()) or self._spin.wants_counters(clock.now())
         counters = await self._tools.prober.counters(self._run.endpoint) if asked else None
         return Look(
             at=clock.now(),
@@ -118,18 +132,29 @@ class Vigil:
     # ---- words
 
     def _say(self, suspect: str | None, *, answered: bool = False) -> None:
-        if suspect == self._said:
+        if suspect == self._said.hangs:
             return
-        self._said = suspect
         if suspect is None:
             log.info("it lives: suspicion cleared", model=self._terms.name)
         else:
             log.warning("suspected to hang", model=self._terms.name, pid=self._run.child.pid, why=suspect)
-        self._terms.say(suspect, answered)
+        self._tell(replace(self._said, hangs=suspect), answered=answered)
+
+    def _say_spins(self, why: str | None) -> None:
+        if why == self._said.spins:
+            return
+        if why is None:
+            log.info("it has got on", model=self._terms.name)
+        else:
+            log.warning("spins", model=self._terms.name, pid=self._run.child.pid, why=why)
+        self._tell(replace(self._said, spins=why), answered=False)
+
+    def _tell(self, suspicion: Suspicion, *, answered: bool) -> None:
+        self._said = suspicion
+        self._terms.say(suspicion, answered)
 
     def _spare(self, verdict: Verdict) -> None:
         text = f"hangs, and is left alone after {KILLS} kills for that within {WINDOW_S / 60:.0f} min: {verdict.text}"
         log.error("hung", model=self._terms.name, pid=self._run.child.pid, why=text)
         self._inquiry.spare(self._tools.clock.now())
-        self._said = text
-        self._terms.say(text, False)
+        self._tell(replace(self._said, hangs=text), answered=False)

@@ -1,7 +1,6 @@
 """What the kernel says of a process: memory, processor time, bytes read, scheduling state.
 
-``statm`` and ``stat`` cost 15 microseconds each; the detailed ``smaps`` costs 11 ms per GiB and holds
-the target's memory lock, so it is never read on a timer.
+``statm`` and ``stat`` cost 15 microseconds each; ``smaps`` and its sum cost 11 ms per GiB and are left to `pss`.
 """
 
 import os

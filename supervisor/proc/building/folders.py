@@ -104,21 +104,6 @@ def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
         os.close(fd)
 
 
-def held(path: Path) -> bool:
-    """Whether somebody holds the lock file `path` at this moment."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
 def free_bytes(path: Path) -> int:
     """Free space where `path` is, or will be."""
     while not path.exists():

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from supervisor.proc import lifelock
 from supervisor.proc.building import folders
 from supervisor.proc.building.recipe import SERVER, Inputs
 
@@ -92,7 +93,7 @@ def sweep(builds: Path, *, keep: str, now_s: float) -> None:
     """Remove the trees of interrupted builds that are old and that nobody works in. `now_s`: Unix time."""
     for tree in builds.glob(".building-*"):
         key = tree.name.removeprefix(".building-")
-        if key == keep or folders.held(builds / f".lock-{key}"):
+        if key == keep or lifelock.is_held(builds / f".lock-{key}"):
             continue
         if now_s - tree.stat().st_mtime > STALE_TREE_S:
             folders.discard(tree)

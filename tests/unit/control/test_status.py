@@ -106,6 +106,12 @@ def test_one_that_waits_says_until_when_and_has_no_process() -> None:
     assert (model["pid"], model["port"], model["uptime_s"], model["rss_bytes"]) == (None, None, None, 0)
 
 
+def test_a_spin_is_shown_where_a_hang_would_be() -> None:
+    assert told(replace(READY, spins="busy for 5 min"))["models"][0]["suspect"] == "busy for 5 min"
+    both = replace(READY, spins="busy for 5 min", suspect="it is stopped")
+    assert told(both)["models"][0]["suspect"] == "it is stopped"
+
+
 def test_a_try_that_is_due_is_never_in_the_past() -> None:
     assert told(replace(DEAD, next_try_at=99.0))["models"][0]["next_try_s"] == 0.0
 

@@ -85,3 +85,13 @@ def test_what_the_driver_says(monkeypatch, tmp_path, script, layers, levels):
     monkeypatch.setattr(host, "GPU_TIMEOUT_S", 0.3)
     smi(tmp_path, monkeypatch, script)
     assert [found.level for found in host.gpu(layers)] == levels
+
+
+@pytest.mark.parametrize(("module", "told"), [("json", False), ("no_such_library", True)])
+def test_how_to_watch_what_it_takes_is_said_where_that_is_missing(monkeypatch, tmp_path, module, told):
+    monkeypatch.setattr(host, "NVML", module)
+    smi(tmp_path, monkeypatch, "echo 'H200, 143771 MiB, 143000 MiB'")
+    (found,) = host.gpu(99)
+    assert ("pip install 'llmsup[gpu]'" in found.detail) is told
+    (unused,) = host.gpu(0)
+    assert "pip" not in unused.detail

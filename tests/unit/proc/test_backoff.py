@@ -4,6 +4,7 @@ from supervisor.proc.backoff import PORT_TRIES, End, Record, delay_s, judge, sta
 from supervisor.proc.state import Event
 
 
+@pytest.mark.fault(5)
 def test_unstable_runs_wait_1_2_4_8_16_seconds_then_five_minutes():
     record, seen = Record(), []
     for _ in range(7):
@@ -16,6 +17,7 @@ def test_unstable_runs_wait_1_2_4_8_16_seconds_then_five_minutes():
     ]
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize(
     ("runs", "least"), [(1, 1), (2, 2), (5, 16), (6, 32), (7, 60), (8, 60), (10_000, 60)]
 )
@@ -29,11 +31,13 @@ def test_the_crash_loop_jitters_too():
     assert judge(End(), Record(5), 1.0).delay_s == 375.0
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize(("load_s", "stable_s"), [(0.0, 120.0), (60.0, 120.0), (61.0, 122.0), (240.0, 480.0)])
 def test_stable_is_two_minutes_or_twice_the_load_time(load_s, stable_s):
     assert stable_after_s(load_s) == stable_s
 
 
+@pytest.mark.fault(6)
 def test_a_run_that_was_ready_but_not_stable_counts():
     judgement = judge(End(was_ready=True), Record(2), 0.0)
     assert judgement == (judge(End(), Record(2), 0.0))

@@ -106,6 +106,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
     assert binary.probe(server(tmp_path / "llama-server"), cache_dir=tmp_path / "cache").supports("--help")
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     ("text", "why"),
     [

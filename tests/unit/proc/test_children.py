@@ -30,7 +30,7 @@ class Launches:
             launch.argv, env=launch.env, pass_fds=launch.pass_fds, start_new_session=True
         )
         self.processes.append(process)
-        return SimpleNamespace(child=process, generation=generation)
+        return SimpleNamespace(child=process, generation=generation, status=None)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ def test_the_program_the_model_and_the_address_come_first():
     ]
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(("flag", "value"), OPTIONAL)
 def test_a_flag_is_passed_with_its_value_or_left_out_with_it(flag, value):
     words = argv()
@@ -38,6 +39,7 @@ def test_a_flag_is_passed_with_its_value_or_left_out_with_it(flag, value):
     assert len(argv(FakeBinary(flag))) == len(words) - 2
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("flag", ["--metrics", "--no-ui", "--offline"])
 def test_a_switch_is_passed_or_left_out(flag):
     assert flag in argv()

@@ -3,11 +3,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.errors import ConfigError
-from supervisor.proc.estimate import BASE_BYTES, CELLS, estimate, largest_context
+from supervisor.proc import estimate as estimating
+from supervisor.proc.estimate import BASE_BYTES, CELLS, Plan
 from supervisor.proc.gguf import Header, Skipped
 from supervisor.types import GIB, MIB
 
+
 # A model of the size of Llama 3 8B: 32 layers, 8 KV heads of 128.
+def estimate(header, **options):
+    return estimating.estimate(header, Plan(**options))
+
+
+def largest_context(header, budget_bytes, **options):
+    return estimating.largest_context(header, budget_bytes, Plan(context_size=0, **options))
+
+
 LLAMA = {
     "context_length": 131_072,
     "embedding_length": 4096,

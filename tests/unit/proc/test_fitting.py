@@ -23,6 +23,7 @@ def test_what_fits_is_let_through():
     assert verdict(Room(limit=3 * GIB, total=3 * GIB, available=3 * GIB, others=GIB // 2)) is None
 
 
+@pytest.mark.fault(35)
 def test_above_the_limit_is_for_good_with_the_numbers_and_what_would_fit():
     cause = verdict(Room(limit=2 * GIB))
     assert (cause.name, cause.permanent) == ("does_not_fit", True)

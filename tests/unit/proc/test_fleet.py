@@ -79,6 +79,7 @@ async def test_one_that_is_busy_does_not_keep_the_others_from_their_orders(on):
     await starting
 
 
+@pytest.mark.fault(28)
 async def test_an_error_in_one_leaves_the_others_alone_and_it_goes_on(on, monkeypatch):
     await on.fleet.start_all()
     await on.clock.settle()

@@ -82,6 +82,7 @@ def findings(verdicts: list[hang.Verdict]) -> set[Finding]:
     return {verdict.finding for verdict in verdicts}
 
 
+@pytest.mark.fault(12, 13)
 def test_stillness_is_suspect_after_the_limit_and_confirmed_by_two_canaries():
     child = History()
     seconds, verdict = child.until(Finding.SUSPECT)
@@ -93,6 +94,7 @@ def test_stillness_is_suspect_after_the_limit_and_confirmed_by_two_canaries():
     assert "2 one-token requests in a row stood still for 10 s each (state S, 1 in flight)" in verdict.text
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("state", ["T", "t"])
 @pytest.mark.parametrize("in_flight", [0, 1])
 def test_a_stopped_process_is_suspect_at_the_second_look_and_confirmed_sooner(state, in_flight):
@@ -171,6 +173,7 @@ def test_a_canary_we_could_not_send_counts_for_nothing():
     assert findings(child.passes(200)) == {Finding.SUSPECT}
 
 
+@pytest.mark.fault(27)
 def test_after_we_stood_still_ourselves_nothing_is_known():
     child = History()
     child.until(Finding.SUSPECT)
@@ -228,6 +231,7 @@ def test_one_spared_is_asked_again_rarely_and_cleared_when_it_answers():
 quiet_spells = st.lists(st.tuples(st.integers(0, int(LIMIT_S) - 2), st.sampled_from(SIGNS)), max_size=60)
 
 
+@pytest.mark.fault(14)
 @settings(max_examples=200, deadline=None)
 @given(quiet_spells.filter(lambda spells: all(sign != "counters" for _, sign in spells)))
 def test_progress_of_any_kind_within_every_limit_is_never_even_suspect(spells):
@@ -249,6 +253,7 @@ def test_progress_within_every_canary_never_confirms(spells, still_before):
         assert Finding.CONFIRMED not in findings(child.passes(3, sign) + child.passes(still))
 
 
+@pytest.mark.fault(13)
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from([*SIGNS, None]), max_size=60), st.floats(2.0, 120.0))
 def test_whatever_came_before_a_hang_is_found_in_bounded_time(signs, limit_s):
@@ -260,6 +265,41 @@ def test_whatever_came_before_a_hang_is_found_in_bounded_time(signs, limit_s):
     assert seconds <= 1.5 * max(limit_s, 8.0) + hang.longest_trial_s(limit_s)
 
 
+# How slow work shows: by which sign, after at most so many seconds without any, and whether a canary is answered meanwhile
+# (a slot is free) or waits for all of it. Each stays within what a canary has patience for, which is the promise.
+slow_work = st.fixed_dictionaries(
+    {
+        "sign": st.sampled_from(SIGNS),
+        "every_s": st.integers(1, 4),
+        "idle_s": st.integers(0, 90),
+        "in_flight": st.integers(1, 8),
+        "answers": st.booleans(),
+        "lasts_s": st.integers(30, 900),
+    }
+)
+
+
+@pytest.mark.fault(14)
+@settings(max_examples=60, deadline=None)
+@given(st.lists(slow_work, min_size=1, max_size=12), st.sampled_from([2.0, LIMIT_S, 60.0, 600.0]))
+def test_an_hour_of_slow_prefills_and_decodes_kills_nobody(kinds, limit_s):
+    """0 false kills: prefills on the processor, on a GPU (counters only), from a slow disk; slow streams; and idle
+    spells between, however they follow each other.
+    """
+    child = History(limit_s)
+    begun, turn = child.now, 0
+    while child.now - begun < 3600:
+        kind = kinds[turn % len(kinds)]
+        turn += 1
+        child.in_flight, child.answers = kind["in_flight"], kind["answers"]
+        for second in range(kind["lasts_s"]):
+            signs = (kind["sign"],) if second % kind["every_s"] == 0 else ()
+            assert child.passes(1, *signs)[0].finding is not Finding.CONFIRMED
+        child.in_flight, child.answers = 0, True
+        assert Finding.CONFIRMED not in findings(child.passes(kind["idle_s"]))
+
+
+@pytest.mark.fault(17)
 def test_three_kills_in_a_quarter_of_an_hour():
     ration = Ration()
     assert [ration.take(now) for now in (0.0, 100.0, 200.0, 300.0, 899.0)] == [True, True, True, False, False]

@@ -6,6 +6,7 @@ import pytest
 
 from supervisor.proc.causes import Cause
 from supervisor.proc.probe import Health
+from supervisor.proc.spawn import SpawnFailed
 from supervisor.proc.state import Event
 from tests.support.proc import spec, stage
 
@@ -27,6 +28,7 @@ def context(on, number=-1):
     return argv[argv.index("-c") + 1]
 
 
+@pytest.mark.fault(8)
 async def test_out_of_memory_while_loading_is_tried_once_with_less(on):
     on.prober.state = Health.LOADING
     await on.start()
@@ -108,6 +110,7 @@ async def test_without_a_safe_profile_nothing_changes(monkeypatch):
             await on.clock.advance(delay)
 
 
+@pytest.mark.fault(8)
 async def test_a_kill_with_a_grown_counter_is_out_of_memory(on):
     await on.start()
     on.oom_kills = 1
@@ -152,6 +155,149 @@ async def test_a_wish_ends_while_stopping(on):
     await on.tell(Event.STOP)
     death = on.deaths[-1]
     assert (death.cause, death.phase, death.then) == ("stopped", "stopping", "left it stopped, as wished")
+
+
+# ---- how many restarts
+
+
+async def test_restarts_are_those_of_our_own_accord(on):
+    await on.start()
+    await on.die(signal=signal.SIGKILL)
+    assert (on.view.generation, on.view.restarts) == (2, 1)
+    await on.die(code=1)
+    await on.clock.advance(1)
+    assert (on.view.state, on.view.generation, on.view.restarts) == ("READY", 3, 2)
+
+
+@pytest.mark.parametrize("events", [(Event.RESTART,), (Event.STOP, Event.START)])
+async def test_what_somebody_asked_for_is_no_restart(on, events):
+    await on.start()
+    for event in events:
+        await on.tell(event)
+        await on.clock.advance(1)
+    assert (on.view.state, on.view.generation, on.view.restarts) == ("READY", 2, 0)
+
+
+@pytest.mark.parametrize("event", [Event.START, Event.RESTART])
+async def test_nor_is_a_start_that_somebody_asks_for_during_the_delay(on, event):
+    on.prober.state = Health.LOADING
+    await on.start()
+    await on.die(code=1)
+    assert on.view.state == "BACKOFF"
+    await on.tell(event)
+    assert (on.view.state, on.view.generation, on.view.restarts) == ("LOADING", 2, 0)
+
+
+async def test_attempts_that_bring_no_process_are_one_restart_in_the_end(on):
+    on.launcher.failures = [SpawnFailed("no process could be made", transient=True)] * 3
+    await on.start()
+    await on.clock.advance(3)
+    assert (on.view.state, on.view.generation, on.view.restarts) == ("READY", 4, 0), "the first start"
+    on.launcher.failures = [SpawnFailed("no process could be made", transient=True)] * 3
+    await on.die(signal=signal.SIGKILL)
+    await on.clock.advance(3)
+    assert (on.view.state, on.view.generation, on.view.restarts) == ("READY", 8, 1)
+
+
+async def test_an_operators_restart_that_needs_several_tries_is_still_his(on):
+    await on.start()
+    on.launcher.failures = [SpawnFailed("no process could be made", transient=True)] * 2
+    await on.tell(Event.RESTART)
+    await on.clock.advance(4)
+    assert (on.view.state, on.view.restarts) == ("READY", 0)
+
+
+# ---- what does not fit
+
+
+def refusing(above, *, permanent=True):
+    """Refuses what is larger than ``above`` tokens, as the check of the memory does."""
+
+    def check(asked):
+        if asked.context_size <= above:
+            return None
+        return Cause("does_not_fit", f"takes {asked.context_size} MiB, limit {above}", permanent)
+
+    return check
+
+
+async def test_what_does_not_fit_starts_on_the_safe_profile_that_does(on):
+    on.broken_model = refusing(1024)
+    await on.start()
+    assert (on.view.state, on.view.generation, on.view.context_size) == ("READY", 1, 1024)
+    assert [context(on, number) for number in range(len(on.launcher.launches))] == ["1024"]
+    assert on.view.degraded == (
+        "safe profile (context_size 1024 instead of 4096), because as configured it does not fit: "
+        "takes 4096 MiB, limit 1024"
+    )
+    assert on.deaths == [], "nothing was started in vain"
+    await on.die(signal=signal.SIGKILL)
+    assert (on.view.state, context(on), bool(on.view.degraded)) == ("READY", "1024", True)
+
+
+async def test_an_operators_start_asks_for_the_usual_size_again(on):
+    on.broken_model = refusing(1024)
+    await on.start()
+    on.broken_model = None
+    await on.tell(Event.RESTART)
+    await on.clock.advance(1)
+    assert (on.view.state, on.view.degraded, context(on)) == ("READY", None, "4096")
+
+
+@pytest.mark.parametrize("permanent", [True, False])
+async def test_where_neither_fits_both_numbers_are_told(on, permanent):
+    on.broken_model = refusing(512, permanent=permanent)
+    await on.start()
+    if permanent:
+        assert on.view.state == "FAILED"
+    else:
+        await on.clock.advance(1 + 2)
+        assert (on.view.state, len(on.deaths)) == ("BACKOFF", 3)
+    assert on.view.last_death.detail == (
+        "takes 4096 MiB, limit 512; nor does the safe profile fit: takes 1024 MiB, limit 512"
+    )
+    assert (on.launcher.launches, on.view.degraded) == ([], None)
+
+
+async def test_a_shortage_of_the_moment_is_waited_for_twice(on):
+    on.broken_model = refusing(1024, permanent=False)
+    await on.start()
+    for delay in (1, 2):
+        assert (on.view.state, on.view.degraded) == ("BACKOFF", None)
+        await on.clock.advance(delay)
+    assert (on.view.state, context(on)) == ("READY", "1024")
+    assert on.view.degraded
+
+
+async def test_a_shortage_that_passes_costs_no_size(on):
+    on.broken_model = refusing(1024, permanent=False)
+    await on.start()
+    on.broken_model = None
+    await on.clock.advance(1)
+    assert (on.view.state, on.view.degraded, context(on)) == ("READY", None, "4096")
+
+
+async def test_a_safe_profile_that_runs_out_of_memory_is_the_end(on):
+    on.broken_model = refusing(1024)
+    on.prober.state = Health.LOADING
+    await on.start()
+    await on.die(NO_MEMORY, code=1)
+    assert on.view.state == "FAILED"
+    assert on.view.why().count("again with the safe profile") == 1
+
+
+async def test_without_a_safe_profile_it_is_refused(monkeypatch):
+    async with stage(monkeypatch) as on:
+        on.broken_model = refusing(1024)
+        await on.start()
+        assert (on.view.state, on.view.last_death.cause) == ("FAILED", "does_not_fit")
+
+
+@pytest.mark.parametrize("name", ["model_missing", "model_corrupt"])
+async def test_another_obstacle_is_none_of_its_business(on, name):
+    on.broken_model = Cause(name, "", permanent=True)
+    await on.start()
+    assert (on.view.state, on.view.degraded, on.view.last_death.cause) == ("FAILED", None, name)
 
 
 # ---- files

@@ -84,6 +84,7 @@ async def test_a_missing_binary_is_failed_with_what_to_do(on):
     assert "llmsup build" in on.view.why()
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(
     "failure",
     [
@@ -132,6 +133,7 @@ async def test_running_out_of_descriptors_does_not_end_the_search_for_ports(on, 
 # ---- loading
 
 
+@pytest.mark.fault(5)
 async def test_death_while_loading_backs_off_then_crash_loops(on):
     on.prober.state = Health.LOADING
     await on.start()
@@ -149,6 +151,7 @@ async def test_death_while_loading_backs_off_then_crash_loops(on):
     assert (on.view.restarts, on.view.generation) == (6, 7)
 
 
+@pytest.mark.fault(7)
 async def test_a_cause_that_stays_is_not_tried_again(on):
     on.prober.state = Health.LOADING
     await on.start()
@@ -193,6 +196,7 @@ async def test_restart_while_loading(on):
     assert (on.view.state, on.view.generation, on.view.last_death.cause) == ("LOADING", 2, "restarted")
 
 
+@pytest.mark.fault(18)
 async def test_a_port_clash_takes_the_next_port_and_counts_for_nothing(on):
     on.prober.state = Health.LOADING
     await on.start()
@@ -236,6 +240,7 @@ async def test_a_kill_after_ready_is_followed_by_the_next_generation_at_once(on)
     assert "SIGKILL" in on.view.last_death.detail
 
 
+@pytest.mark.fault(6)
 async def test_a_crash_two_seconds_after_ready_still_counts(on):
     await on.start()
     for delay in (1, 2, 4, 8, 16):
@@ -372,6 +377,7 @@ async def test_restart_drains_and_begins_the_next_generation(on):
     assert (on.view.state, on.view.generation, on.view.last_death.cause) == ("READY", 2, "restarted")
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("ignores", [set(), {signal.SIGTERM}])
 async def test_restart_during_a_stop_does_not_resurrect(on, ignores):
     await on.start()
@@ -417,6 +423,7 @@ async def test_start_does_not_wait_for_the_delay(on):
     assert len(on.launcher.runs) == 2
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize(
     ("last", "state"), [(Event.START, "READY"), (Event.STOP, "STOPPED"), (Event.STOP_NOW, "STOPPED")]
 )
@@ -429,6 +436,7 @@ async def test_fifty_commands_at_once_end_in_the_last_wish(on, others, last, sta
     assert sum(not run.buried for run in on.launcher.runs) == (state == "READY")
 
 
+@pytest.mark.fault(16)
 async def test_what_survives_sigkill_is_unkillable_and_nothing_is_started_beside_it(on):
     await on.start()
     on.run.ignores = {signal.SIGTERM, signal.SIGKILL}
@@ -473,6 +481,7 @@ async def test_a_proxy_in_trouble_keeps_no_child_alive(on):
     assert on.view.state == "STOPPED"
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("state", ["LOADING", "READY"])
 async def test_an_error_while_burying_loses_neither_the_exit_nor_the_wish(on, monkeypatch, state):
     on.prober.state = Health.READY if state == "READY" else Health.LOADING
@@ -497,6 +506,7 @@ async def test_an_error_while_burying_loses_neither_the_exit_nor_the_wish(on, mo
     assert (on.view.state, on.view.wanted) == ("STOPPED", False)
 
 
+@pytest.mark.fault(28)
 async def test_an_error_with_a_living_child_ends_it_and_goes_on(on, monkeypatch):
     async def forgive(_):
         raise RuntimeError("surprise")

@@ -31,6 +31,7 @@ def test_a_child_of_ours_has_all_marks():
     assert leftovers.marks(OURS, [RECORD], boot_id=BOOT, home=HOME) == ("record", "marker", "program", "lock")
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     ("seen", "enough"),
     [
@@ -50,6 +51,7 @@ def test_two_marks_are_needed(seen, enough):
     assert ended(seen) is enough
 
 
+@pytest.mark.fault(25)
 def test_after_another_boot_pid_and_start_time_say_nothing():
     assert not ended(Seen(4711, 1000, "", "8:99", False), boot_id="boot-2")
     assert not ended(
@@ -154,6 +156,7 @@ def test_a_stopped_process_is_ended(sleeper):
     leftovers.end(seen)  # nothing to end, no error
 
 
+@pytest.mark.fault(25)
 def test_a_stranger_with_the_same_pid_gets_no_signal(sleeper):
     seen = leftovers.look(sleeper.pid, frozenset())
     assert seen is not None

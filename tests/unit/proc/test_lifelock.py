@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -58,3 +59,13 @@ def test_a_planted_symlink_is_not_followed(tmp_path: Path):
     with pytest.raises(OSError, match="symbolic links"):
         lifelock.take(path)
     assert not (tmp_path / "target").exists()
+
+
+def test_who_asks_at_the_same_time_does_not_take_the_other_for_a_holder(tmp_path: Path):
+    path = lifelock.path_of(tmp_path, "demo")
+    os.close(lifelock.take(path))
+    with path.open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert not lifelock.held(path)
+    with pytest.raises(FileNotFoundError):
+        lifelock.held(tmp_path / "none")

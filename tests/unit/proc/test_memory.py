@@ -6,9 +6,10 @@ import pytest
 
 from supervisor.proc import memory
 from supervisor.proc.memory import MemoryWatch, Overseer, Reading, Split, read
+from supervisor.proc.pss import PssMemory
 from supervisor.types import MIB
 from tests.support.clock import FakeClock
-from tests.support.proc import stage
+from tests.support.proc import eventually, stage
 
 LIMIT = 1000
 
@@ -35,19 +36,26 @@ def test_below_the_limit_nothing_is_done():
     assert it.overseer.warning == ""
 
 
+@pytest.mark.fault(33)
 def test_a_child_that_grew_is_replaced_when_it_has_been_idle_for_five_seconds():
     it = Children()
     it.look(demo=100)
     assert it.look(demo=1100, in_flight=1) is None
-    assert it.overseer.warning == "llama-servers take 1100 MiB, memory.limit_mb is 1000 MiB"
+    over = "llama-servers take 1100 MiB, memory.limit_mb is 1000 MiB"
+    grown = f"{over}; demo has grown by 1000 MiB since it was READY"
+    assert it.overseer.warning == f"{grown}: replaced when it is idle, or in 60 s"
     assert [it.look(demo=1100) for _ in range(5)] == [None] * 5
     verdict = it.look(demo=1100)
     assert (verdict.name, verdict.generation) == ("demo", 1)
-    assert verdict.evidence.endswith("1000 MiB; demo has grown by 1000 MiB since it was READY")
+    assert verdict.evidence == grown
+    assert it.overseer.warning == f"{grown}: it takes nothing new and is being replaced"
+    assert it.look(demo=1100) is None
+    assert it.overseer.warning == f"{over}; demo is being replaced and takes nothing new until it is"
     assert it.look(generation=2, demo=100) is None
     assert it.overseer.warning == ""
 
 
+@pytest.mark.fault(33)
 def test_one_that_is_never_idle_is_replaced_after_a_minute():
     it = Children()
     it.look(demo=100, in_flight=1)
@@ -74,6 +82,7 @@ def test_what_is_not_ready_is_left_alone():
     assert [it.look(10, ready=False, demo=1100) for _ in range(20)] == [None] * 20
 
 
+@pytest.mark.fault(33)
 def test_replacements_are_rationed_to_three_an_hour():
     it = Children()
     done = []
@@ -126,6 +135,7 @@ def watch():
         recycle=lambda *args: it.asked.append(args[:2]),
         clock=it.clock,
         measure=lambda pid: Split(anon=it.sizes[pid] * MIB),
+        pss=PssMemory(lambda: [1], measure=lambda pid: 70 * pid),
     )
     return it
 
@@ -136,6 +146,7 @@ def test_the_watch_asks_the_instance_once_and_tells_its_figures(watch):
         await watch.clock.advance(6)
         watch.sizes[1] = 1100
         await watch.clock.advance(20)
+        await eventually(lambda: watch.watch.figures("demo")["pss_bytes"] == 70)
         task.cancel()
 
     asyncio.run(scenario())
@@ -149,6 +160,7 @@ def test_the_watch_asks_the_instance_once_and_tells_its_figures(watch):
         "file_bytes",
         "shmem_bytes",
         "swap_bytes",
+        "pss_bytes",
         "gpu_bytes",
         "trend_bytes_per_min",
     }

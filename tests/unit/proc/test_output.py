@@ -54,11 +54,13 @@ async def test_the_ring_forgets_the_oldest():
     assert output.tail(10**6) == [str(n) for n in range(2 * RING_LINES, 3 * RING_LINES)]
 
 
+@pytest.mark.fault(31)
 async def test_binary_bytes_are_replaced_not_feared():
     output = await written(bytes(range(256)), b"\xff\xfe\n")
     assert "�" in output.tail()[-1]
 
 
+@pytest.mark.fault(31)
 async def test_a_line_of_100_mb_is_read_at_once_and_kept_in_pieces():
     ended = threading.Event()
     output = Output(None, ended.set)
@@ -70,6 +72,7 @@ async def test_a_line_of_100_mb_is_read_at_once_and_kept_in_pieces():
     assert len(output.tail(10**6)) <= RING_LINES
 
 
+@pytest.mark.fault(31)
 async def test_a_stuck_disk_blocks_nobody_and_the_loss_is_counted(log, monkeypatch):
     stuck = threading.Event()
     monkeypatch.setattr(logfile, "QUEUE_BYTES", 4 * READ_BYTES)

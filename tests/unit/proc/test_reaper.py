@@ -83,6 +83,7 @@ async def test_a_group_that_stays_is_not_waited_for_longer_than_said(monkeypatch
     assert await waiting is False
 
 
+@pytest.mark.fault(11)
 async def test_members_that_only_wait_for_a_lazy_init_count_as_gone(monkeypatch):
     monkeypatch.setattr(reaper, "signal_group", lambda *_: True)
     monkeypatch.setattr(vitals, "any_alive", lambda _: False)
@@ -124,6 +125,7 @@ async def test_orphans_that_are_ours_to_reap_do_not_keep_a_group_alive(tmp_path)
     assert done.stdout == "True\n", done.stderr
 
 
+@pytest.mark.fault(11)
 async def test_a_forked_parent_that_exits_counts_as_the_death(tmp_path):
     """FAULTS 11: a child that puts itself in the background is gone, with its background part."""
     pid_file = tmp_path / "pid"

@@ -52,6 +52,7 @@ async def test_status_and_last_words(script, status):
     assert run.child.process.returncode == (status.code if status.signal is None else -status.signal)
 
 
+@pytest.mark.fault(1)
 async def test_an_exit_is_noticed_within_50_ms():
     took = []
     for _ in range(3):  # the best of three: this machine may be busy
@@ -73,6 +74,7 @@ async def test_on_exit_is_called_once_and_only_when_it_has_ended():
     assert calls == [1]
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("trap", ["", "trap '' TERM HUP INT; "])
 async def test_grandchildren_are_gone_before_bury_returns(trap):
     run = begin(f"({trap}sleep 60 & wait) & ({trap}exec sleep 60) & echo $!; exit 1")
@@ -87,6 +89,7 @@ async def test_grandchildren_are_gone_before_bury_returns(trap):
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.fault(10)
 async def test_a_grandchild_that_left_the_group_delays_nothing_for_long():
     run = begin("setsid sleep 3 & echo $!; sleep 0.1; exit 0")
     await asyncio.wait_for(run.exited.wait(), 5)
@@ -117,6 +120,7 @@ async def test_a_missing_binary_leaves_no_pipe():
     assert descriptors() == before
 
 
+@pytest.mark.fault(32)
 async def test_a_child_that_cannot_be_looked_after_is_ended(monkeypatch):
     children = []
     real = threading.Thread.start

@@ -61,6 +61,7 @@ def test_environment_arguments_and_descriptors_are_what_was_given(way):
     assert said("/bin/sh", "-c", "ls /proc/self/fd")[1].split() == ["0", "1", "2", "3"]  # 3: ls itself
 
 
+@pytest.mark.fault(23)
 async def test_it_dies_with_its_parent(way, tmp_path):
     helper = tmp_path / "helper.py"
     helper.write_text(
@@ -99,6 +100,7 @@ def test_the_python_launcher_by_itself(parent, program, code, words):
     assert (done.returncode, done.stderr) == (code, words)
 
 
+@pytest.mark.fault(24)
 def test_a_parent_that_has_changed_is_noticed_by_the_shell_too(way):
     done = subprocess.run([*spawn.launcher(1), "/bin/true"], check=False)
     assert done.returncode == 125
@@ -117,6 +119,7 @@ def test_what_cannot_be_run_is_said_before_anything_is_started(tmp_path, kind):
     assert "llmsup build" in raised.value.hint
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(
     ("number", "transient"), [(errno.EAGAIN, True), (errno.EMFILE, True), (errno.E2BIG, False)]
 )

@@ -45,12 +45,14 @@ def fakes_are_signalled(monkeypatch):
     monkeypatch.setattr(reaper, "signal_group", send(group))
 
 
+@pytest.mark.fault(16)
 async def test_one_sigterm_with_sigcont_is_enough_for_the_willing():
     descent = Descent(LADDER)
     assert await descent.after(0) == TERM
     assert descent.task.result() is True
 
 
+@pytest.mark.fault(16)
 async def test_term_5_s_term_2_s_kill():
     descent = Descent(LADDER, ignores={signal.SIGTERM})
     assert await descent.after(4.9) == TERM
@@ -65,6 +67,7 @@ async def test_while_loading_two_seconds_are_enough():
     assert await descent.after(2.1) == (*TERM, KILL)
 
 
+@pytest.mark.fault(16)
 async def test_who_survives_sigkill_is_unkillable_after_10_s():
     descent = Descent(FAST_LADDER, ignores={signal.SIGTERM, KILL})
     await descent.after(11.9)

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from supervisor.proc.hang import Standing
+from supervisor.proc.hang import Counters, Standing
 from supervisor.proc.state import Event
 from supervisor.proc.vigil import may_sleep
 from tests.support.proc import Stage, spec, stage
@@ -71,7 +71,26 @@ async def test_one_that_works_on_is_left_alone_whatever_the_canary_does(on):
         on.run.vitals = dataclasses.replace(on.run.vitals, cpu_s=second * 0.5)
         await on.clock.advance(1)
     assert (on.view.generation, on.view.suspect) == (1, None)
-    assert (on.prober.canaries, on.prober.counts_asked) == (0, 0)
+    assert on.prober.canaries == 0
+    assert on.prober.counts_asked <= 3  # for those who are told of a spin
+
+
+@pytest.mark.fault(14)
+@pytest.mark.parametrize("sign", ["cpu", "counters", "bytes"])
+async def test_twenty_minutes_of_slow_work_of_each_kind_kill_nobody(on, sign):
+    """An hour in all, every canary behind it; each sign comes every fourth second, and the limit is ten."""
+    await on.start()
+    on.prober.hangs = True
+    worked = 0
+    for second in range(1200):
+        worked += second % 4 == 0
+        on.traffic.standing_now = Standing(3, second % 4 if sign == "bytes" else float(second))
+        if sign == "cpu":
+            on.run.vitals = dataclasses.replace(on.run.vitals, cpu_s=worked * 0.5)
+        if sign == "counters":
+            on.prober.counts = Counters(worked, 0, 0)
+        await on.clock.advance(1)
+    assert (on.view.generation, on.view.state, on.deaths) == (1, "READY", [])
 
 
 async def test_an_answered_canary_clears_and_counts_as_a_sign_of_life(on):
@@ -105,6 +124,7 @@ async def test_a_hung_one_that_drains_is_ended_too(on):
     assert on.launcher.runs[0].signals == [signal.SIGKILL]
 
 
+@pytest.mark.fault(17)
 async def test_the_fourth_within_a_quarter_of_an_hour_is_left_alone_until_it_may_be_killed_again(on):
     await on.start()
     on.launcher.on_start = lambda run: setattr(run, "vitals", dataclasses.replace(run.vitals, state="T"))

@@ -69,6 +69,7 @@ async def test_polls_come_fast_first_and_four_a_second_later(it):
     assert it.prober.asked - before == 40
 
 
+@pytest.mark.fault(15)
 async def test_a_load_without_any_sign_of_progress_is_stalled(it):
     it.prober.state = Health.LOADING
     it.begin(watch.until_loaded(it.run, it.tools, 60))
@@ -78,6 +79,7 @@ async def test_a_load_without_any_sign_of_progress_is_stalled(it):
     assert "60 s" in report.evidence
 
 
+@pytest.mark.fault(15)
 async def test_a_slow_load_that_progresses_is_left_alone(it):
     it.prober.state = Health.LOADING
     it.begin(watch.until_loaded(it.run, it.tools, 60))

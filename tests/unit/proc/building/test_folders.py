@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from supervisor.errors import BuildError, PermissionDenied
+from supervisor.proc import lifelock
 from supervisor.proc.building import folders
 
 
@@ -62,15 +63,14 @@ def test_the_second_holder_waits_and_is_told_so(tmp_path):
             order.append("second")
 
     with folders.exclusive(path, lambda: order.append("never")):
-        assert folders.held(path)
+        assert lifelock.is_held(path)
         thread = threading.Thread(target=second)
         thread.start()
         assert waiting.wait(5)
         order.append("first")
     thread.join(5)
     assert order == ["first", "second"]
-    assert not folders.held(path)
-    assert not folders.held(tmp_path / "none")
+    assert not lifelock.is_held(path)
 
 
 def test_free_space_is_told_for_folders_that_do_not_exist_yet(tmp_path):

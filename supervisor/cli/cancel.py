@@ -1,0 +1,20 @@
+"""`llmsup cancel ID`."""
+
+import click
+
+from supervisor.cli import context
+
+
+@click.command("cancel")
+@click.argument("request_id", metavar="ID")
+def command(request_id: str) -> None:
+    """End one request: its client is told so, and its slot is free.
+
+    ID is what `llmsup requests` shows, and what the client got as x-request-id.
+    """
+    from urllib.parse import quote
+
+    ended = context.client().post(f"/cancel?id={quote(request_id, safe='')}")["cancelled"]
+    click.echo(
+        f"{request_id} is cancelled" if ended == 1 else f"{request_id}: {ended} requests are cancelled"
+    )
