@@ -4,12 +4,15 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from supervisor.errors import ConfigError, Conflict, PermissionDenied
 
 BACKLOG = 1024
+HANDSHAKE_TIMEOUT_S = 10.0  # as long as a header may take
+GOODBYE_TIMEOUT_S = 2.0  # for the peer's close_notify, of which nothing depends
 FIRST_HANDED = 3  # SD_LISTEN_FDS_START
 UNIT_HINT = "the socket unit needs ListenStream= and Accept=no"
 
@@ -28,9 +31,22 @@ class Listener:
         return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
     async def open(
-        self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.Protocol]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        factory: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None = None,
     ) -> asyncio.Server:
-        return await loop.create_server(factory, sock=self._socket, backlog=BACKLOG)
+        """Accept from now on; with ``tls``, `factory` hears of a connection when its handshake is done."""
+        if tls is None:
+            return await loop.create_server(factory, sock=self._socket, backlog=BACKLOG)
+        return await loop.create_server(
+            factory,
+            sock=self._socket,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+            ssl_shutdown_timeout=GOODBYE_TIMEOUT_S,
+        )
 
     def close(self) -> None:
         self._socket.close()

@@ -10,8 +10,9 @@ import structlog
 
 from supervisor.errors import ConfigError
 from supervisor.observe.systemd import Notifier
-from supervisor.settings.changes import AT_ONCE, changed
+from supervisor.settings.changes import AT_ONCE, TLS_FILES, changed
 from supervisor.settings.load import Loaded, load
+from supervisor.tls import Pair, ServerTls, certificate_files, read_pair
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("reload")
 
@@ -26,12 +27,14 @@ class Reloader:
         *,
         notifier: Notifier,
         set_level: Callable[[str], None],
+        tls: ServerTls | None = None,
     ) -> None:
         self._running = running
         self._level = running.settings.log.level
         self._environ = environ
         self._notifier = notifier
         self._set_level = set_level
+        self._tls = tls
         self._turn = asyncio.Lock()
         self._hangup: asyncio.Task[None] | None = None
 
@@ -45,22 +48,33 @@ class Reloader:
             self._notifier.reloading()
             try:
                 # In a thread: a file server that hangs must not hold up the requests.
-                fresh = await asyncio.to_thread(load, self._running.path, self._environ)
+                fresh, pair = await asyncio.to_thread(self._read)
             except ConfigError as exc:
                 log.error("configuration refused; going on with the old one", error=str(exc))
                 raise
             finally:
                 self._notifier.ready()
-            return self._take_up(fresh)
+            return self._take_up(fresh, pair)
 
-    def _take_up(self, fresh: Loaded) -> dict[str, object]:
+    def _read(self) -> tuple[Loaded, Pair | None]:
+        """The file, and the certificate it names: a new one may lie under the old name."""
+        fresh = load(self._running.path, self._environ)
+        files = certificate_files(fresh.settings)
+        return fresh, read_pair(files) if files is not None and self._tls is not None else None
+
+    def _take_up(self, fresh: Loaded, pair: Pair | None) -> dict[str, object]:
         applied = []
         level = fresh.settings.log.level
         if level != self._level:  # compared with the level in force, which may come from an earlier reload
             self._set_level(level)
             self._level = level
             applied.append("log.level")
-        later = [key for key in changed(self._running.settings, fresh.settings) if key not in AT_ONCE]
+        at_once = AT_ONCE
+        if self._tls is not None and pair is not None:
+            at_once |= TLS_FILES
+            if self._tls.take(pair):
+                applied.append("tls")
+        later = [key for key in changed(self._running.settings, fresh.settings) if key not in at_once]
         log.warning("configuration read again", applied=applied, at_next_start=later)
         return {"config": str(self._running.path), "applied": applied, "at_next_start": later}
 

@@ -2,13 +2,15 @@
 
 import http.client
 import json
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
 from supervisor.cli import context
-from supervisor.errors import LlmsupError, NotRunning
+from supervisor.errors import ConfigError, LlmsupError, NotRunning
 
 SILENCE_S = 300.0
 
@@ -53,7 +55,7 @@ def command(
 def _events(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The stream's events; raises LlmsupError when it ends before it is finished."""
     host, port = context.listen()
-    connection = http.client.HTTPConnection(host, port, timeout=SILENCE_S)
+    connection = _connection(host, port, context.tls_cert())
     try:
         connection.request(
             "POST", "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
@@ -74,10 +76,36 @@ def _events(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         raise LlmsupError("the answer was cut off", hint="see: llmsup status")
     except ConnectionRefusedError:
         raise NotRunning(f"nobody answers on {host}:{port}") from None
+    except ssl.SSLCertVerificationError as exc:
+        raise LlmsupError(
+            f"{host}:{port} does not show the certificate of tls.cert_file: {exc.verify_message}",
+            hint="was it changed? llmsup reload",
+        ) from None
     except (OSError, http.client.HTTPException, ValueError) as exc:
         raise LlmsupError(f"the answer broke off: {exc!r}", hint="see: llmsup status") from exc
     finally:
         connection.close()
+
+
+def _connection(host: str, port: int, cert: Path | None) -> http.client.HTTPConnection:
+    """To the port as configured. With TLS, that very certificate is wanted, whoever signed it and whatever
+    names it has: it lies on this machine, and this address need not be among its names.
+    """
+    if cert is None:
+        return http.client.HTTPConnection(host, port, timeout=SILENCE_S)
+    from supervisor.tls import first_certificate
+
+    try:
+        own = first_certificate(cert.read_text("ascii", "replace"))
+    except OSError as exc:
+        raise ConfigError(f"tls.cert_file: {cert} cannot be read: {exc.strerror}") from None
+    if own is None:
+        raise ConfigError(f"tls.cert_file: {cert} holds no certificate (PEM)")
+    only = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    only.check_hostname = False
+    only.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it is the anchor, be it self-signed or not
+    only.load_verify_locations(cadata=own)
+    return http.client.HTTPSConnection(host, port, timeout=SILENCE_S, context=only)
 
 
 def _refused(status: int, body: bytes) -> LlmsupError:

@@ -29,6 +29,11 @@ def client(timeout_s: float = 10.0) -> ControlClient:
     return ControlClient(run_dir(), timeout_s)
 
 
+def tls_cert() -> Path | None:
+    """The certificate of the port; None: it speaks plain HTTP."""
+    return locate.essentials(config_path(), os.environ).tls_cert
+
+
 def listen() -> tuple[str, int]:
     """Host and port the proxy of this configuration answers on, as a client would name them."""
     from supervisor.settings.paths import split_listen

@@ -57,7 +57,10 @@ def command(timeout_s: float) -> None:
     if verdict == "ok":
         host, port = context.listen()
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        click.echo(f"llmsup is ready: http://{where} (pid {process.pid}, {time.monotonic() - begun:.1f} s)")
+        scheme = "http" if loaded.settings.tls.cert_file is None else "https"
+        click.echo(
+            f"llmsup is ready: {scheme}://{where} (pid {process.pid}, {time.monotonic() - begun:.1f} s)"
+        )
         return
     if verdict.startswith("no "):
         raise LlmsupError(

@@ -6,6 +6,7 @@ from supervisor.settings.problems import dotted
 from supervisor.settings.schema import Settings
 
 AT_ONCE = frozenset({"log.level"})
+TLS_FILES = frozenset({"tls.cert_file", "tls.key_file"})  # likewise, but for switching TLS on or off
 
 
 def changed(old: Settings, new: Settings) -> tuple[str, ...]:

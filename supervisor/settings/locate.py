@@ -24,10 +24,11 @@ HOW_TO_START = (
 
 @dataclass(frozen=True, slots=True)
 class Essentials:
-    """What `start`, `stop` and `status` need to find a daemon."""
+    """What `start`, `stop`, `status` and `chat` need to find a daemon."""
 
     state_dir: Path
     listen: str
+    tls_cert: Path | None = None  # None: plain HTTP
 
 
 def find_config(option: str | None, environ: Mapping[str, str], cwd: Path) -> Path:
@@ -85,9 +86,11 @@ def essentials(path: Path, environ: Mapping[str, str]) -> Essentials:
         pass  # the daemon and `config check` report it; the environment still counts
     env.apply(document, environ)
     data = document.data if isinstance(document.data, dict) else {}
+    at = paths.where(path, environ)
     return Essentials(
-        state_dir=_state_dir(data.get("state_dir"), paths.where(path, environ)),
+        state_dir=_state_dir(data.get("state_dir"), at),
         listen=_listen(data.get("listen")),
+        tls_cert=_tls_cert(data.get("tls"), at),
     )
 
 
@@ -103,6 +106,16 @@ def _state_dir(value: Any, at: paths.Where) -> Path:
         except ValueError:
             pass
     return paths.default_state_dir(at.environ)
+
+
+def _tls_cert(section: Any, at: paths.Where) -> Path | None:
+    value = section.get("cert_file") if isinstance(section, dict) else None
+    if isinstance(value, str):
+        try:
+            return paths.resolve(value, at)
+        except ValueError:
+            pass
+    return None
 
 
 def _listen(value: Any) -> str:

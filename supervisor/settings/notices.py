@@ -30,6 +30,10 @@ def notices(loaded: Loaded) -> Iterator[Notice]:
             yield Notice(
                 f"models.{name}.max_history", "accepted for compatibility; llama-server has no such setting"
             )
+    for key in ("cert_file", "key_file"):
+        path = getattr(loaded.settings.tls, key)
+        if path is not None and not os.path.isfile(path):
+            yield Notice(f"tls.{key}", f"no such file: {path}")
     for section in NOT_YET_ENFORCED:
         if _is_set(section, loaded):
             yield Notice(section, WITHOUT_EFFECT)

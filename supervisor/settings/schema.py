@@ -24,7 +24,7 @@ from supervisor.types import GIB, MIB
 
 # Accepted, because the contract fixes the names, but without effect in this version; taken out as they come to work.
 # `limits` is only mentioned when it differs from the defaults.
-NOT_YET_ENFORCED: tuple[str, ...] = ("limits", "circuit_breaker", "cleanup")
+NOT_YET_ENFORCED: tuple[str, ...] = ("limits", "cleanup")
 
 MAX_DURATION_S = 7 * 24 * 3600  # a longer wait is a mistyped unit
 MAX_SLOTS = 1024  # llama-server serves far fewer well; the fake one of the benchmarks takes this many
@@ -88,6 +88,36 @@ class Model(Section):
     safe_profile: SafeProfile = SafeProfile()
 
 
+class Cors(Section):
+    """Web pages of other origins; no origin (the default): none of them."""
+
+    allow_origins: list[values.Origin] = Field(default_factory=list)
+    allow_headers: list[values.HeaderName] = Field(default_factory=lambda: ["*"])
+    allow_credentials: bool = False
+    max_age_s: Annotated[int, Field(ge=0, le=MAX_DURATION_S)] = 600
+
+    @field_validator("allow_credentials", mode="after")
+    @classmethod
+    def _not_for_everybody(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and "*" in info.data.get("allow_origins", ()):
+            raise ValueError('not together with allow_origins "*": name the origins')
+        return value
+
+
+class Tls(Section):
+    """Of the port; both files or neither."""
+
+    cert_file: ConfiguredPath | None = None
+    key_file: ConfiguredPath | None = Field(default=None, validate_default=True)
+
+    @field_validator("key_file", mode="after")
+    @classmethod
+    def _both_or_neither(cls, key_file: Path | None, info: ValidationInfo) -> Path | None:
+        if "cert_file" in info.data and (key_file is None) != (info.data["cert_file"] is None):
+            raise ValueError("cert_file and key_file belong together: set both or neither")
+        return key_file
+
+
 class Proxy(Section):
     max_concurrent_requests: Count = 10
     queue_size: Annotated[int, Field(ge=0, le=1_000_000)] = 100
@@ -97,6 +127,7 @@ class Proxy(Section):
     max_body_bytes: Annotated[int, Field(ge=1, le=4 * GIB)] = 32 * MIB
     trusted_proxies: list[values.Network] = Field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
     continue_after_crash: bool = True
+    cors: Cors = Cors()
 
 
 class Pool(Section):
@@ -147,6 +178,7 @@ class Settings(Section):
     """The whole configuration. Field order matters: `log` reads state_dir, `default_model` reads models."""
 
     listen: Annotated[str, BeforeValidator(values.check_listen, json_schema_input_type=str)] = DEFAULT_LISTEN
+    tls: Tls = Tls()
     state_dir: Annotated[Path, BeforeValidator(values.to_state_dir, json_schema_input_type=str | None)] = (
         Field(default=None, validate_default=True)
     )

@@ -21,6 +21,8 @@ BUILT_IN_POOLS = ("anonymous", "session", "user")
 _NAMES_SHOWN = 10  # in a message about a model there is not
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]{0,31}://(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(:[0-9]{1,5})?")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -135,6 +137,25 @@ def check_network(value: str) -> str:
     return value
 
 
+def check_origin(value: str) -> str:
+    """As browsers send it: lower case, no default port, nothing behind the host (RFC 6454, 6.2)."""
+    expected = 'expected an origin such as https://app.example or http://localhost:3000, or "*"'
+    if value == "*":
+        return value
+    if not _ORIGIN.fullmatch(value):
+        bare = value.lower().rstrip("/")
+        raise ValueError(f"{expected} (did you mean {bare}?)" if _ORIGIN.fullmatch(bare) else expected)
+    scheme, _, host = value.partition("://")
+    default = {"http": ":80", "https": ":443"}.get(scheme)
+    if default is not None and host.endswith(default):
+        raise ValueError(f"browsers leave the default port out: {value.removesuffix(default)}")
+    return value
+
+
+def check_header_name(value: str) -> str:
+    return _check_pattern(value, _HEADER_NAME, 'expected the name of a header field, or "*" for any')
+
+
 def check_retryable(value: Any) -> str | int:
     """An error's name as in errno.h, or a 5xx status (or 408, 429) of the child."""
     if isinstance(value, str) and value in errno.errorcode.values():
@@ -181,4 +202,6 @@ Name = Annotated[str, AfterValidator(check_name)]
 PoolName = Annotated[str, AfterValidator(check_pool_name)]
 EnvName = Annotated[str, AfterValidator(check_env_name)]
 Network = Annotated[str, AfterValidator(check_network)]
+Origin = Annotated[str, AfterValidator(check_origin)]
+HeaderName = Annotated[str, AfterValidator(check_header_name)]
 Retryable = Annotated[str | int, PlainValidator(check_retryable, json_schema_input_type=str | int)]

@@ -64,6 +64,8 @@ def test_a_file_asked_for_is_not_replaced_by_another(tmp_path: Path) -> None:
         ("state_dir: 's'\nlisten: '[::1]:9'", {}),
         ("state_dir: s", {"LLMSUP__STATE_DIR": "/e", "LLMSUP__LISTEN": "[::1]:7"}),
         ("state_dir: s", {"llmsup__state_dir": ""}),
+        ("tls: {cert_file: c.pem, key_file: k.pem}", {}),
+        ("tls: {cert_file: null}", {"LLMSUP__TLS__CERT_FILE": "/c.pem", "LLMSUP__TLS__KEY_FILE": "/k.pem"}),
         ("state_dir: s # [", {"LLMSUP__STATE_DIR": '"q"'}),
         ("", {"XDG_STATE_HOME": "relative", "HOME": "/home/x"}),
     ],
@@ -76,11 +78,22 @@ def test_the_cheap_reader_agrees_with_the_full_one(
     file = tmp_path / "c.yaml"
     file.write_text(MODEL + text)
     settings = load(file, environ).settings
-    assert locate.essentials(file, environ) == locate.Essentials(settings.state_dir, settings.listen)
+    expected = locate.Essentials(settings.state_dir, settings.listen, settings.tls.cert_file)
+    assert locate.essentials(file, environ) == expected
     assert locate.runtime_dir(file, environ) == settings.state_dir
 
 
-@pytest.mark.parametrize("text", ["{", "state_dir: 5\nlisten: 5", "state_dir: ''\nlisten: ':'", "[]", "\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "state_dir: 5\nlisten: 5\ntls: {cert_file: 5}",
+        "tls: {cert_file: ''}",
+        "state_dir: ''\nlisten: ':'",
+        "[]",
+        "\0",
+    ],
+)
 def test_a_broken_file_gives_the_defaults(tmp_path: Path, text: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)

@@ -112,6 +112,62 @@ def test_model_names_are_checked(name: str) -> None:
     assert errors(models={name: {"path": "/m"}}) == [("models", name, "[key]")]
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "https://app.example",
+        "http://localhost:3000",
+        "http://[::1]:8080",
+        "chrome-extension://abcdef",
+        "tauri://localhost",
+    ],
+)
+def test_origins_are_written_as_browsers_send_them(origin: str) -> None:
+    assert build(proxy={"cors": {"allow_origins": [origin]}}).proxy.cors.allow_origins == [origin]
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        ("app.example", "expected an origin such as"),
+        ("https://app.example/", r"did you mean https://app\.example\?"),
+        ("HTTPS://App.Example", r"did you mean https://app\.example\?"),
+        ("https://app.example/path", "expected an origin such as"),
+        ("https://*.example", "expected an origin such as"),
+        ("https://a:b@c", "expected an origin such as"),
+        ("https://app.example:443", r"browsers leave the default port out: https://app\.example$"),
+        ("http://app.example:80", "browsers leave the default port out"),
+        ("null", "expected an origin such as"),
+        ("https://a\r\nX: y", "expected an origin such as"),
+    ],
+)
+def test_what_no_browser_would_send_is_no_origin(origin: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        values.check_origin(origin)
+
+
+@pytest.mark.parametrize(
+    ("cors", "where"),
+    [
+        ({"allow_origins": ["*"], "allow_credentials": True}, ("proxy", "cors", "allow_credentials")),
+        ({"allow_headers": ["a b"]}, ("proxy", "cors", "allow_headers", "0")),
+        ({"max_age_s": -1}, ("proxy", "cors", "max_age_s")),
+        ({"allow_methods": ["GET"]}, ("proxy", "cors", "allow_methods")),
+    ],
+)
+def test_wrong_cors_is_refused(cors: dict[str, object], where: tuple[str, ...]) -> None:
+    assert errors(proxy={"cors": cors}) == [where]
+
+
+def test_tls_is_two_files_or_none() -> None:
+    assert build().tls.cert_file is build(tls=None).tls.key_file is None
+    both = build(tls={"cert_file": "/c.pem", "key_file": "/k.pem"}).tls
+    assert (both.cert_file, both.key_file) == (Path("/c.pem"), Path("/k.pem"))
+    for half in ({"cert_file": "/c.pem"}, {"key_file": "/k.pem"}, {"cert_file": None, "key_file": "/k.pem"}):
+        assert errors(tls=half) == [("tls", "key_file")]
+
+
 def test_model_names_may_look_like_those_of_registries() -> None:
     name = "qwen/Qwen2.5-0.5B:q4_k_m"
     assert build(models={name: {"path": "/m"}}).default_model == name
