@@ -12,7 +12,7 @@ STAMP := $(VENV)/.stamp
 JOBS ?= 3
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup run stop build model test test-unit test-integration test-slow test-real lint type layers check chaos soak bench lock clean
+.PHONY: help setup run stop build model test test-unit test-integration test-slow test-real lint type layers check fuzz chaos soak bench bench-litellm bench-profile lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,8 +42,8 @@ run: setup  ## set up, start llmsup in the background, ask the model something
 	@$(LLMSUP) status >/dev/null 2>&1 || $(LLMSUP) start
 	@echo; echo '$$ llmsup chat "Tell me a story"'; $(LLMSUP) chat "Tell me a story"
 	@printf '\nIt runs. Try next:\n  %s chat "And then?"\n' $(LLMSUP)
-	@printf '  curl http://%s/v1/chat/completions -d '"'"'{"messages":[{"role":"user","content":"Hello"}]}'"'"'\n' \
-		"$$($(LLMSUP) status --json | $(BIN)/python -c 'import json,sys; print(json.load(sys.stdin)["listen"])')"
+	@printf '  curl %s/v1/chat/completions -d '"'"'{"messages":[{"role":"user","content":"Hello"}]}'"'"'\n' \
+		"$$($(LLMSUP) status --json | $(BIN)/python -c 'import json,sys; print(json.load(sys.stdin)["url"])')"
 	@printf '  %s status       # then kill -9 the pid of the model, and ask again\n  make stop                     # and: make help\n' $(LLMSUP)
 
 stop:  ## stop what `make run` started
@@ -75,14 +75,23 @@ layers: $(STAMP)-dev  ## who may import whom
 
 check: lint type layers test  ## everything a commit must pass
 
+fuzz: $(STAMP)-dev  ## the request parser under libFuzzer for a minute (needs: pip install atheris; FUZZ='-max_total_time=600')
+	@$(BIN)/python -m tests.fuzz.parser $(FUZZ)
+
 chaos: $(STAMP)-dev build model  ## random faults under load on the real binary (5 minutes; CHAOS='--seconds 60 --seed 2')
 	@$(BIN)/python -m tests.chaos.run $(CHAOS)
 
 soak: $(STAMP)-dev build model  ## 1,000 kills of the real binary: does anything grow?
 	@$(BIN)/python -m tests.chaos.soak $(SOAK)
 
-bench: $(STAMP)-dev build  ## against direct and nginx, side by side (about 5 minutes)
+bench: $(STAMP)-dev  ## llmsup beside no proxy, nginx, HAProxy: speed and memory (12 minutes; BENCH='--quick' 3)
 	@$(BIN)/python -m benchmarks.bench $(BENCH)
+
+bench-litellm: $(STAMP)-dev  ## install LiteLLM's proxy where bench finds it (740 MB in ~/.cache/llmsup)
+	@$(BIN)/python -m benchmarks.others
+
+bench-profile: $(STAMP)-dev  ## where llmsup's time goes (SCENARIO=pass-64, chat-64, short-64, sse-256 ...)
+	@$(BIN)/python -m benchmarks.bench --profile $(or $(SCENARIO),chat-64)
 
 lock:  ## write requirements/*.txt anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group setup -o requirements/runtime.txt

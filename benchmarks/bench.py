@@ -1,15 +1,16 @@
-"""Measures llmsup beside nginx and beside no proxy at all, in one run. How to read it: benchmarks/README.md.
+"""Measures llmsup beside other proxies and beside none at all, in one run. How to read it: benchmarks/README.md.
 
-python -m benchmarks.bench [--quick] [--rounds N] [--seconds S] [--json PATH]
+python -m benchmarks.bench [--quick] [--rounds N] [--seconds S] [--only NAMES] [--no-memory] [--llama-swap PATH]
+                           [--json PATH] [--profile SCENARIO]
 """
 
 import argparse
 import datetime as dt
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
@@ -18,21 +19,37 @@ ROOT = Path(__file__).resolve().parent.parent
 if not __package__:  # run as a file
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import build, measure, report  # noqa: E402  (the path comes first)
-from benchmarks.peers import Llmsup, Peer, start_llmsup, start_nginx, start_upstream  # noqa: E402
+from benchmarks import build, measure, memory, profiling, report  # noqa: E402  (the path comes first)
+from benchmarks.others import start_litellm, start_llama_swap  # noqa: E402
+from benchmarks.peers import (  # noqa: E402
+    Llmsup,
+    Peer,
+    start_haproxy,
+    start_llmsup,
+    start_nginx,
+    start_upstream,
+)
 from benchmarks.processes import Processes, StartError  # noqa: E402
 
-# Three peers and seven scenarios: 21 runs a round, each with 0.35 s of warm-up and settling.
-QUICK = (2, 1.0)  # rounds, seconds: about 60 s
-FULL = (5, 2.4)  # about 5 min
+# Four peers and 13 scenarios: 52 runs a round, each with 0.35 s of warm-up and settling; then memory, a minute a proxy.
+QUICK = (2, 0.6)  # rounds, seconds: about two minutes
+FULL = (5, 1.5)  # about ten
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench", description="llmsup beside nginx and no proxy")
-    parser.add_argument("--quick", action="store_true", help="about one minute instead of five")
+    parser = argparse.ArgumentParser(prog="bench", description="llmsup beside other proxies and none")
+    parser.add_argument("--quick", action="store_true", help="about three minutes instead of twelve")
     parser.add_argument("--rounds", type=int, help="how often each measurement is repeated")
     parser.add_argument("--seconds", type=float, help="length of one measurement")
     parser.add_argument("--json", type=Path, help="where to put the figures (default: benchmarks/results/)")
+    parser.add_argument("--only", default="", help="peers besides direct and llmsup, by comma (default: all)")
+    parser.add_argument("--llama-swap", type=Path, metavar="PATH", help="its binary, to be compared with")
+    parser.add_argument("--no-memory", action="store_true", help="leave out memory and growth")
+    parser.add_argument(
+        "--profile",
+        choices=[scenario.name for scenario in measure.SCENARIOS],
+        help="instead of all that: where llmsup's time goes in one scenario",
+    )
     # For a proxy that somebody else has started in front of --upstream-port: takes llmsup's place.
     parser.add_argument("--proxy-port", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--proxy-pid", type=int, help=argparse.SUPPRESS)
@@ -53,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     except build.BuildError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
+    if options.profile:
+        return profiled(upstream, loadgen, options)
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="llmsup-bench-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -62,7 +81,29 @@ def main(argv: list[str] | None = None) -> int:
         except StartError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 2
-        return run(peers, missing, loadgen, options)
+        results, interrupted, facts = run(peers, missing, loadgen, options)
+    # All are ended: memory is measured on fresh ones.
+    held: dict[str, measure.Values] = {}
+    if not (interrupted or options.no_memory):
+        names = [peer.name for peer in peers if peer.name in {"nginx", "haproxy", "llmsup"}]
+        marks = memory.QUICK_MARKS if options.quick else memory.MARKS
+        try:
+            held = memory.measure(names, upstream, loadgen, marks, tell)
+        except (StartError, measure.LoadError) as error:
+            results.failures.append(f"memory: {error}")
+        except KeyboardInterrupt:
+            interrupted = True
+    tell("")
+    return told(results, held, facts, missing, options, interrupted=interrupted)
+
+
+def profiled(upstream: Path, loadgen: Path, options: argparse.Namespace) -> int:
+    try:
+        print(profiling.run(upstream, loadgen, options.profile))
+    except (StartError, measure.LoadError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def start_peers(
@@ -85,19 +126,33 @@ def start_peers(
         except StartError as error:
             missing["llmsup"] = str(error)
     port = llmsup.upstream_port if llmsup else start_upstream(processes, upstream, options.upstream_port)
-    peers = [Peer("direct", port)]
-    try:
-        peers.append(start_nginx(processes, folder, port))
-    except StartError as error:
-        missing["nginx"] = str(error)
+    peers = [Peer("direct", port, port)]
+    starts: dict[str, Callable[[], Peer]] = {
+        "nginx": lambda: start_nginx(processes, folder, port),
+        "haproxy": lambda: start_haproxy(processes, folder, port),
+        "litellm": lambda: start_litellm(processes, folder, port),
+    }
+    if options.llama_swap:
+        starts["llama-swap"] = lambda: start_llama_swap(processes, folder, options.llama_swap, upstream)
+    wanted = options.only.split(",") if options.only else starts
+    for name in [name for name in starts if name in wanted]:
+        tell(f"starting {name}")
+        try:
+            peers.append(starts[name]())
+        except StartError as error:
+            missing[name] = str(error)
     if llmsup:
         peers.append(llmsup.peer)
     if options.proxy_port:
-        peers.append(Peer("stand-in", options.proxy_port, [options.proxy_pid] if options.proxy_pid else []))
+        pids = [options.proxy_pid] if options.proxy_pid else []
+        peers.append(Peer("stand-in", options.proxy_port, port, pids))
     return peers
 
 
-def run(peers: list[Peer], missing: dict[str, str], loadgen: Path, options: argparse.Namespace) -> int:
+def run(
+    peers: list[Peer], missing: dict[str, str], loadgen: Path, options: argparse.Namespace
+) -> tuple[measure.Results, bool, report.Machine]:
+    """The rounds; whether they were interrupted."""
     facts = report.machine(describe(peers, missing))
     results, interrupted = measure.Results(), False
     try:
@@ -105,7 +160,19 @@ def run(peers: list[Peer], missing: dict[str, str], loadgen: Path, options: argp
             results = so_far
     except KeyboardInterrupt:
         interrupted = True
-    tell("")
+    return results, interrupted, facts
+
+
+def told(
+    results: measure.Results,
+    held: dict[str, measure.Values],
+    facts: report.Machine,
+    missing: dict[str, str],
+    options: argparse.Namespace,
+    *,
+    interrupted: bool,
+) -> int:
+    """Show everything and keep it; the exit code."""
     if not results.values:
         print("bench: interrupted before the first round was complete", file=sys.stderr)
         return 130
@@ -116,8 +183,8 @@ def run(peers: list[Peer], missing: dict[str, str], loadgen: Path, options: argp
         notes.append(
             f"busy machine: load {facts.load_average_1m:.1f} on {facts.cores} cores; look at ratios only"
         )
-    notes += ["interrupted: fewer rounds than asked for"] if interrupted else []
-    report.show(summary, facts, notes)
+    notes += ["interrupted: fewer measurements than asked for"] if interrupted else []
+    report.show(summary, held, facts, notes)
     now = dt.datetime.now().astimezone()
     path = options.json or ROOT / "benchmarks" / "results" / f"bench-{now:%Y-%m-%dT%H%M%S}.json"
     detail: dict[str, object] = {
@@ -128,6 +195,7 @@ def run(peers: list[Peer], missing: dict[str, str], loadgen: Path, options: argp
         "missing": missing,
         "failures": results.failures,
         "shared_upstream": "llmsup" not in missing,
+        "memory": held,
         "runs": results.values,
     }
     report.save(path, summary, facts, detail)
@@ -139,15 +207,8 @@ def describe(peers: list[Peer], missing: dict[str, str]) -> dict[str, str]:
     """Each peer's version or process, for the record."""
     told: dict[str, str] = {}
     for peer in peers:
-        told[peer.name] = f"port {peer.port}" + (
-            f", pids {' '.join(map(str, peer.pids))}" if peer.pids else ""
-        )
-        if peer.name == "nginx":
-            binary = shutil.which("nginx") or "/usr/sbin/nginx"
-            version = subprocess.run(
-                [binary, "-v"], capture_output=True, text=True, timeout=5, check=False
-            ).stderr
-            told["nginx"] = f"{version.strip().rpartition('/')[2]}, {told['nginx']}"
+        pids = f", pids {' '.join(map(str, peer.pids))}" if peer.pids else ""
+        told[peer.name] = f"{peer.version or '-'}, port {peer.port}{pids}"
     if "llmsup" in missing:
         told["direct"] += " (an upstream of its own: llmsup is not there to share its child)"
     return told

@@ -1,12 +1,16 @@
 /* A closed-loop HTTP load generator: one thread, epoll, a fixed number of keep-alive connections.
  *
- *   loadgen -p PORT -m json|sse -c CONNECTIONS -d SECONDS [-w WARM_SECONDS] [-b BODY_BYTES] [-u PATH] [-i INTERVAL_US]
+ *   loadgen -p PORT -m json|sse -c CONNECTIONS -d SECONDS [-w WARM_SECONDS] [-n REQUESTS] [-b BODY_BYTES] [-u PATH]
+ *           [-k API_KEY] [-t MAX_TOKENS] [-i INTERVAL_US] [-l DELAY_US]
  *
- * json: each connection sends the next request when the answer is complete; latency is from send to last byte.
- * sse:  each connection opens one endless stream and reads, in every event, the time "T<ns>" at which the
- *       upstream wrote it (same clock, same machine): the one-way delay of each chunk.
+ * Each connection sends the next request when the answer is complete; latency is from send to last byte, `first`
+ * from send to the first byte of the answer. -n: end after so many answers, at -d at the latest.
+ * sse: in every event it reads the time "T<ns>" at which the upstream wrote it (same clock, same machine): the
+ *      one-way delay of each chunk. By default the streams are endless.
  *
- * Nothing of the warm-up counts in rates and latencies; `done` and `chunks_all` are the whole run's, for
+ * -t, -i and -l are wishes to the upstream: see upstream.c. What llmsup says about itself is counted too: `retried`,
+ * answers that it had to ask for again, and `continued`, streams that went on after a break; both should be 0.
+ * Nothing of the warm-up counts in rates and latencies (but in `first` of streams, which begin in it); `sent`, `done` and `chunks_all` are the whole run's, for
  * dividing CPU time that was read before and after it. One JSON object on stdout; times in microseconds.
  */
 #define _GNU_SOURCE
@@ -79,8 +83,8 @@ typedef struct {
 static int epoll_fd, port, is_sse;
 static char *request;
 static size_t request_len;
-static uint64_t measure_from, done, errors, truncated, not_200, chunks, chunks_all;
-static histogram latency, chunk_delay;
+static uint64_t measure_from, sent_all, done, errors, truncated, not_200, retried, continued, chunks, chunks_all;
+static histogram latency, first, chunk_delay;
 
 static uint64_t now_ns(void) {
     struct timespec t;
@@ -105,6 +109,7 @@ static void send_request(conn *c) {
     c->reading = HEAD;
     c->head_len = c->line_len = 0;
     c->sent_ns = now_ns();
+    sent_all++;
     for (size_t off = 0; off < request_len;) {
         ssize_t sent = send(c->fd, request + off, request_len - off, MSG_NOSIGNAL);
         if (sent <= 0) return; /* the read that follows tells of the close */
@@ -115,6 +120,7 @@ static void send_request(conn *c) {
 /* ---- reading answers */
 
 static void see_line(conn *c, uint64_t now) {
+    if (!strncmp(c->line, ": llmsup-continued", 18)) continued++;
     char *mark = memmem(c->line, (size_t)c->line_len, "\"T", 2);
     if (!mark || mark[2] < '0' || mark[2] > '9') return;
     uint64_t written = strtoull(mark + 2, NULL, 10);
@@ -154,6 +160,8 @@ static long take_head(conn *c, const char *data, long len) {
     end += 4;
     c->reading = UNTIL_CLOSE;
     if (strncmp(c->head + 8, " 200", 4)) not_200++;
+    char *retries = memmem(c->head, (size_t)(end - c->head), "x-llmsup-retries: ", 18);
+    if (retries && retries[18] != '0') retried++;
     for (char *line = strchr(c->head, '\n'); line && ++line < end; line = strchr(line, '\n')) {
         if (!strncasecmp(line, "content-length:", 15)) { c->left = atol(line + 15); c->reading = BY_LENGTH; }
         else if (!strncasecmp(line, "transfer-encoding:", 18)) { c->left = 0; c->reading = CHUNK_SIZE; break; }
@@ -220,6 +228,7 @@ static void on_readable(conn *c) {
     ssize_t got = recv(c->fd, buffer, sizeof buffer, MSG_DONTWAIT);
     uint64_t now = now_ns();
     if (got < 0 && errno == EAGAIN) return;
+    if (got > 0 && c->reading == HEAD && !c->head_len && (is_sse || now >= measure_from)) record(&first, now - c->sent_ns);
     int end = got > 0 ? feed(c, buffer, got, now) : c->reading == UNTIL_CLOSE && got == 0 ? 1 : -1;
     if (!end) return;
     if (end > 0) {
@@ -236,21 +245,22 @@ static void on_readable(conn *c) {
     send_request(c);
 }
 
-static void make_request(const char *path, long body_bytes, long interval_us) {
-    /* The job of a stream: chunks for longer than anybody measures. A proxy that turns a plain request into a
-     * stream upstream gets one event at once. */
+static void make_request(const char *path, const char *key, long body_bytes, long tokens, long interval_us, long delay_us) {
     char *body = malloc((size_t)body_bytes + 512);
-    int n = is_sse ? sprintf(body, "{\"model\":\"bench\",\"stream\":true,\"max_tokens\":1000000,\"bench_interval_us\":%ld,", interval_us)
-                   : sprintf(body, "{\"model\":\"bench\",\"max_tokens\":1,\"bench_interval_us\":0,");
-    n += sprintf(body + n, "\"messages\":[{\"role\":\"user\",\"content\":\"");
+    int embeds = strstr(path, "embeddings") != NULL;
+    int n = sprintf(body, "{\"model\":\"bench\",");
+    if (is_sse) n += sprintf(body + n, "\"stream\":true,");
+    if (!embeds) n += sprintf(body + n, "\"max_tokens\":%ld,\"bench_interval_us\":%ld,", tokens, interval_us);
+    if (delay_us) n += sprintf(body + n, "\"bench_delay_us\":%ld,", delay_us);
+    n += sprintf(body + n, "%s", embeds ? "\"input\":\"" : "\"messages\":[{\"role\":\"user\",\"content\":\"");
     while (n < body_bytes - 4) body[n++] = 'y';
-    n += sprintf(body + n, "\"}]}");
-    request = malloc((size_t)n + 1024);
+    n += sprintf(body + n, "%s", embeds ? "\"}" : "\"}]}");
+    request = malloc((size_t)n + strlen(key) + 1024);
     request_len = (size_t)sprintf(request,
                                   "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUser-Agent: OpenAI/Python 1.99.0\r\n"
-                                  "Accept: application/json\r\nAccept-Encoding: gzip, deflate\r\n"
+                                  "Authorization: Bearer %s\r\nAccept: application/json\r\nAccept-Encoding: gzip, deflate\r\n"
                                   "Content-Type: application/json\r\nX-User-ID: bench\r\nX-Stainless-Lang: python\r\n"
-                                  "Content-Length: %d\r\n\r\n", path, port, n);
+                                  "Content-Length: %d\r\n\r\n", path, port, key, n);
     memcpy(request + request_len, body, (size_t)n);
     request_len += (size_t)n;
     free(body);
@@ -259,9 +269,9 @@ static void make_request(const char *path, long body_bytes, long interval_us) {
 int main(int argc, char **argv) {
     int option, connections = 1;
     double seconds = 3, warm = 0;
-    long body_bytes = 2048, interval_us = 20000;
-    const char *path = "/v1/chat/completions";
-    while ((option = getopt(argc, argv, "p:m:c:d:w:b:u:i:")) != -1) switch (option) {
+    long body_bytes = 2048, tokens = -1, interval_us = -1, delay_us = 0, requests = 0;
+    const char *path = "/v1/chat/completions", *key = "none";
+    while ((option = getopt(argc, argv, "p:m:c:d:w:n:b:u:k:t:i:l:")) != -1) switch (option) {
         case 'p': port = atoi(optarg); break;
         case 'm': is_sse = !strcmp(optarg, "sse"); break;
         case 'c': connections = atoi(optarg); break;
@@ -269,14 +279,20 @@ int main(int argc, char **argv) {
         case 'w': warm = atof(optarg); break;
         case 'b': body_bytes = atol(optarg); break;
         case 'u': path = optarg; break;
+        case 'k': key = optarg; break;
+        case 't': tokens = atol(optarg); break;
         case 'i': interval_us = atol(optarg); break;
+        case 'l': delay_us = atol(optarg); break;
+        case 'n': requests = atol(optarg); break;
         default: return 2;
     }
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_TIMERSLACK, 1);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* never outlive the benchmark */
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    make_request(path, body_bytes, interval_us);
+    /* The job of a stream: chunks for longer than anybody measures. The job of a plain request: one token, at once. */
+    make_request(path, key, body_bytes, tokens < 0 ? (is_sse ? 1000000 : 1) : tokens, interval_us < 0 ? (is_sse ? 20000 : 0) : interval_us,
+                 delay_us);
     conn *all = calloc((size_t)connections, sizeof *all);
     for (int i = 0; i < connections; i++) dial(&all[i]);
 
@@ -284,7 +300,7 @@ int main(int argc, char **argv) {
     measure_from = end - (uint64_t)(seconds * 1e9);
     for (int i = 0; i < connections; i++) send_request(&all[i]);
     static struct epoll_event events[MAX_EVENTS];
-    while ((now = now_ns()) < end) {
+    while ((now = now_ns()) < end && (!requests || done < (uint64_t)requests)) {
         if (now < measure_from) done_at_measure = done;
         uint64_t left = end - now;
         struct timespec wait = {(time_t)(left / 1000000000ull), (long)(left % 1000000000ull)};
@@ -292,11 +308,13 @@ int main(int argc, char **argv) {
         for (int i = 0; i < n; i++) on_readable(events[i].data.ptr);
     }
     double elapsed = (double)(now - measure_from) / 1e9;
-    printf("{\"seconds\": %.4f, \"done\": %llu, \"rps\": %.1f, \"errors\": %llu, \"truncated\": %llu, \"not_200\": %llu, "
-           "\"chunks_per_s\": %.1f, \"chunks_all\": %llu", elapsed, (unsigned long long)done,
+    printf("{\"seconds\": %.4f, \"sent\": %llu, \"done\": %llu, \"rps\": %.1f, \"errors\": %llu, \"truncated\": %llu, \"not_200\": %llu, "
+           "\"retried\": %llu, \"continued\": %llu, "
+           "\"chunks_per_s\": %.1f, \"chunks_all\": %llu", elapsed, (unsigned long long)sent_all, (unsigned long long)done,
            (double)(done - done_at_measure) / elapsed, (unsigned long long)errors, (unsigned long long)truncated,
-           (unsigned long long)not_200, (double)chunks / elapsed, (unsigned long long)chunks_all);
+           (unsigned long long)not_200, (unsigned long long)retried, (unsigned long long)continued, (double)chunks / elapsed, (unsigned long long)chunks_all);
     print_histogram("latency_us", &latency);
+    print_histogram("first_us", &first);
     print_histogram("chunk_delay_us", &chunk_delay);
     puts("}");
     return 0;

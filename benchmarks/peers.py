@@ -1,4 +1,4 @@
-"""Who is measured: the upstream itself, nginx in front of it, llmsup in front of it."""
+"""Who is measured: the upstream itself, and nginx, HAProxy and llmsup in front of it. Others: `others`."""
 
 import json
 import os
@@ -52,6 +52,24 @@ http {{
 }}
 """
 
+HAPROXY_CONF = """
+global
+    nbthread 1
+    maxconn 4096
+defaults
+    mode http
+    option http-no-delay
+    http-reuse always
+    timeout connect 5s
+    timeout client 300s
+    timeout server 300s
+frontend front
+    bind 127.0.0.1:{port} backlog 4096
+    default_backend back
+backend back
+    server one 127.0.0.1:{upstream} pool-max-conn 512
+"""
+
 # Limits so high that they decide every request and refuse none. The pools' names are the product's own.
 LLMSUP_POOL = {"requests_per_minute": 100_000_000, "requests_per_hour": 1_000_000_000, "concurrent": 100_000}
 
@@ -62,7 +80,10 @@ class Peer:
 
     name: str
     port: int
+    upstream_port: int
     pids: list[int] = field(default_factory=list)
+    version: str = ""
+    key: str = "none"  # what it wants to see as `Authorization: Bearer`
 
 
 def start_upstream(processes: Processes, binary: Path, port: int | None = None) -> int:
@@ -88,7 +109,23 @@ def start_nginx(processes: Processes, folder: Path, upstream_port: int) -> Peer:
     command = [binary, "-p", str(folder), "-c", str(conf), "-e", str(folder / "error.log")]
     process = processes.start("nginx", command)
     processes.wait_for_http("nginx", process, port)
-    return Peer("nginx", port, children_of(process.pid))
+    said = subprocess.run([binary, "-v"], capture_output=True, text=True, timeout=5, check=False).stderr
+    version = said.strip().rpartition("/")[2]
+    return Peer("nginx", port, upstream_port, children_of(process.pid), version)
+
+
+def start_haproxy(processes: Processes, folder: Path, upstream_port: int) -> Peer:
+    """:raises StartError: when it is not installed or does not start."""
+    binary = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+    if binary is None:
+        raise StartError("not installed")
+    port = free_port()
+    conf = folder / "haproxy.cfg"
+    conf.write_text(HAPROXY_CONF.format(upstream=upstream_port, port=port))
+    process = processes.start("haproxy", [binary, "-db", "-f", str(conf)])  # -db: in the foreground
+    processes.wait_for_http("haproxy", process, port)
+    said = subprocess.run([binary, "-v"], capture_output=True, text=True, timeout=5, check=False).stdout
+    return Peer("haproxy", port, upstream_port, [process.pid], said.split()[2] if said else "")
 
 
 @dataclass(slots=True)
@@ -105,8 +142,12 @@ class Llmsup:
         kill_if_ours(self.upstream_pid, self.marker)
 
 
-def start_llmsup(processes: Processes, folder: Path, binary: Path) -> Llmsup:
-    """:raises StartError: when the daemon cannot be started or asked."""
+def start_llmsup(
+    processes: Processes, folder: Path, binary: Path, python: tuple[str, ...] = (sys.executable,)
+) -> Llmsup:
+    """``python``: the interpreter and its own arguments, up to ``-m``.
+
+    :raises StartError: when the daemon cannot be started or asked."""
     folder = folder / "llmsup"
     folder.mkdir()
     model = folder / "bench.gguf"
@@ -125,7 +166,8 @@ def start_llmsup(processes: Processes, folder: Path, binary: Path) -> Llmsup:
     conf = folder / "llmsup.yaml"
     conf.write_text(json.dumps(config, indent=1))  # JSON is YAML
     command = [sys.executable, "-m", "supervisor", "--config", str(conf)]
-    process = processes.start("llmsup", [*command, "run"], folder=ROOT)
+    running = [*python, *command[1:], "run"]
+    process = processes.start("llmsup", running, folder=ROOT)
     try:
         processes.wait_for_http("llmsup", process, port)
         status = _status(command)
@@ -138,7 +180,8 @@ def start_llmsup(processes: Processes, folder: Path, binary: Path) -> Llmsup:
     except StartError:
         processes.end(process)
         raise
-    return Llmsup(Peer("llmsup", port, tree_of(pid, without=child_pid)), child_port, child_pid, str(binary))
+    peer = Peer("llmsup", port, child_port, tree_of(pid, without=child_pid))
+    return Llmsup(peer, child_port, child_pid, str(binary))
 
 
 def _status(command: list[str]) -> dict[str, object]:

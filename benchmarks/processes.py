@@ -1,6 +1,7 @@
 """Starting, watching and ending the processes of a benchmark; each is ended by its pid, whatever happens."""
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -54,20 +55,28 @@ class Processes:
         lines = self.log_path(name).read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
-    def wait_for_http(self, name: str, process: subprocess.Popen[bytes], port: int) -> None:
-        """Return when ``GET /health`` answers 200.
+    def wait_for_http(
+        self,
+        name: str,
+        process: subprocess.Popen[bytes],
+        port: int,
+        *,
+        path: str = "/health",
+        within_s: float = START_S,
+    ) -> None:
+        """Return when ``GET path`` answers 200.
 
-        :raises StartError: when it leaves first, or after `START_S`.
+        :raises StartError: when it leaves first, or in time does not.
         """
-        end = time.monotonic() + START_S
+        end = time.monotonic() + within_s
         while time.monotonic() < end:
             if process.poll() is not None:
                 raise StartError(f"{name} left with {process.returncode}: {self.last_words(name)}")
-            if health(port) == 200:
+            if health(port, path) == 200:
                 return
             time.sleep(0.05)
         raise StartError(
-            f"{name} did not answer on port {port} within {START_S:.0f} s: {self.last_words(name)}"
+            f"{name} did not answer on port {port} within {within_s:.0f} s: {self.last_words(name)}"
         )
 
     @staticmethod
@@ -81,16 +90,27 @@ class Processes:
             process.wait()
 
 
-def health(port: int) -> int:
-    """The status of ``GET /health``; 0 when nobody answers."""
+def health(port: int, path: str = "/health") -> int:
+    """The status of ``GET path``; 0 when nobody answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", path)
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return 0
     finally:
         connection.close()
+
+
+def upstream_counts(port: int) -> dict[str, int]:
+    """What the upstream has been asked since its start: ``posts``, and how many of them as ``streams``."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/bench")
+        counts: dict[str, int] = json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+    return counts
 
 
 def free_port() -> int:
@@ -148,3 +168,15 @@ def _cpu_of(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def rss_bytes(pids: list[int]) -> int:
+    """Resident memory of these processes; shared pages count in each."""
+    return sum(_rss_of(pid) for pid in pids)
+
+
+def _rss_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -2,9 +2,11 @@
  *
  *   upstream --port N [any other llama-server flags]      upstream --version | --help
  *
- * POST (any path)        a fixed 1 KiB JSON answer, or, when the body holds "stream":true, server-sent
- *                        events: "max_tokens" of them, one every "bench_interval_us" (0: all at once).
+ * POST (any path)        a fixed 1 KiB JSON answer, after "bench_delay_us", or, when the body holds "stream":true,
+ *                        server-sent events: "max_tokens" of them, one every "bench_interval_us" (0: all at once),
+ *                        with counts and usage where they are asked for, as llama-server writes them.
  * GET /health /props /v1/models /slots /metrics          what a supervisor looks at
+ * GET /bench             what has been asked: {"posts":N,"streams":N}
  *
  * Every event's content is "T<ns>", the CLOCK_MONOTONIC time at which it was written, so that a reader on
  * the same machine (loadgen.c) can tell one-way delays. Headers such as Authorization are ignored.
@@ -35,9 +37,11 @@ typedef struct conn {
     size_t in_len, in_cap;
     char *out;               /* answer bytes the socket did not take yet */
     size_t out_len, out_off, out_cap;
-    int wants_write;
+    int wants_write, corked; /* corked: gather in `out` */
     int streaming, native;   /* native: /completion's own event shape */
-    long events_left;
+    int timings, usage;      /* asked for in the body */
+    const char *later;       /* not a stream: the answer that is due then */
+    long events, events_left;
     uint64_t interval_ns, due_ns;
     int heap_at;             /* place among the paced streams, -1: none */
     struct conn *next_dead;
@@ -47,7 +51,7 @@ typedef struct conn {
 #include "heap.h"
 
 static int epoll_fd;
-static unsigned long long tokens_total, prompts_total, streams_now;
+static unsigned long long tokens_total, prompts_total, streams_total, streams_now;
 static conn *dead_list;
 
 static uint64_t now_ns(void) {
@@ -67,7 +71,7 @@ static void want_write(conn *c, int on) {
 
 /* 0, or -1 when the connection is dead. What does not fit now goes out when epoll says so. */
 static int put(conn *c, const char *data, size_t len) {
-    if (c->out_len == c->out_off) {
+    if (!c->corked && c->out_len == c->out_off) {
         c->out_len = c->out_off = 0;
         ssize_t sent = send(c->fd, data, len, MSG_NOSIGNAL);
         if (sent < 0 && errno != EAGAIN) return -1;
@@ -77,14 +81,17 @@ static int put(conn *c, const char *data, size_t len) {
     if (c->out_len + len > c->out_cap) c->out = grown(c->out, c->out_cap = (c->out_len + len) * 2);
     memcpy(c->out + c->out_len, data, len);
     c->out_len += len;
-    want_write(c, 1);
+    if (!c->corked) want_write(c, 1);
     return 0;
 }
 
 static int flush_pending(conn *c) {
     while (c->out_off < c->out_len) {
         ssize_t sent = send(c->fd, c->out + c->out_off, c->out_len - c->out_off, MSG_NOSIGNAL);
-        if (sent < 0) return errno == EAGAIN ? 0 : -1;
+        if (sent < 0) {
+            if (errno == EAGAIN) want_write(c, 1);
+            return errno == EAGAIN ? 0 : -1;
+        }
         c->out_off += (size_t)sent;
     }
     c->out_len = c->out_off = 0;
@@ -110,42 +117,71 @@ static int put_whole(conn *c, const char *type, const char *body, size_t len) {
 #define NATIVE_HEAD "{\"index\":0,\"stop\":true,\"model\":\"bench\",\"tokens_predicted\":10,\"tokens_evaluated\":10,\"stop_type\":\"limit\",\"content\":\""
 #define NATIVE_TAIL "\"}"
 
-static char chat_reply[REPLY_BYTES + 1], native_reply[REPLY_BYTES + 1];
+#define VECTOR_HEAD "{\"object\":\"list\",\"model\":\"bench\",\"usage\":{\"prompt_tokens\":10,\"total_tokens\":10},\"data\":[{\"object\":\"embedding\",\"index\":0,\"embedding\":[0"
+#define VECTOR_TAIL "]}]}"
 
-static void make_reply(char *reply, const char *head, const char *tail) {
-    memset(reply, 'x', REPLY_BYTES);
-    memcpy(reply, head, strlen(head));
-    memcpy(reply + REPLY_BYTES - strlen(tail), tail, strlen(tail));
+static char chat_reply[REPLY_BYTES + 1], native_reply[REPLY_BYTES + 1], vector_reply[REPLY_BYTES + 1];
+
+/* The filling is repeated whole, so that a list of numbers stays one; blanks take up the rest. */
+static void make_reply(char *reply, const char *head, const char *filling, const char *tail) {
+    size_t at = strlen(head), step = strlen(filling), end = REPLY_BYTES - strlen(tail);
+    memset(reply, ' ', REPLY_BYTES);
+    memcpy(reply, head, at);
+    for (; at + step <= end; at += step) memcpy(reply + at, filling, step);
+    memcpy(reply + end, tail, strlen(tail));
 }
 
-static int put_event(conn *c, const char *payload, int len) {
-    char framed[512];
-    int n = snprintf(framed, sizeof framed, "%x\r\n%s\r\n", (unsigned)len, payload);
+#define CHAT_FIELDS "\"created\":1700000000,\"id\":\"chatcmpl-1\",\"model\":\"bench\",\"system_fingerprint\":\"bench\",\"object\":\"chat.completion.chunk\""
+
+/* The text of one event, "data: " and empty line included, as a chunk. `counts` goes in where llama-server has it. */
+static int put_event(conn *c, const char *text, const char *counts) {
+    char event[900], framed[960];
+    int len = snprintf(event, sizeof event, "data: %s%s}\n\n", text, counts);
+    int n = snprintf(framed, sizeof framed, "%x\r\n%s\r\n", (unsigned)len, event);
     return put(c, framed, (size_t)n);
 }
 
+static const char *timings(conn *c) {
+    static char text[400];
+    snprintf(text, sizeof text, ",\"timings\":{\"cache_n\":0,\"prompt_n\":10,\"prompt_ms\":1.25,\"prompt_per_token_ms\":0.125,"
+             "\"prompt_per_second\":8000.0,\"predicted_n\":%ld,\"predicted_ms\":2.5,\"predicted_per_token_ms\":0.25,"
+             "\"predicted_per_second\":4000.0}", c->events);
+    return text;
+}
+
 static int put_token(conn *c) {
-    char payload[400];
+    char text[400];
     const char *shape = c->native
-        ? "data: {\"index\":0,\"content\":\"T%016llu\",\"tokens\":[1],\"stop\":false,\"id_slot\":-1}\n\n"
-        : "data: {\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\"T%016llu\"}}],\"created\":1700000000,"
-          "\"id\":\"chatcmpl-1\",\"model\":\"bench\",\"object\":\"chat.completion.chunk\"}\n\n";
-    int n = snprintf(payload, sizeof payload, shape, (unsigned long long)now_ns());
+        ? "{\"index\":0,\"content\":\"T%016llu\",\"tokens\":[1],\"stop\":false,\"id_slot\":-1"
+        : "{\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"content\":\"T%016llu\"}}]," CHAT_FIELDS;
+    snprintf(text, sizeof text, shape, (unsigned long long)now_ns());
+    if (!c->native && !c->events &&
+        put_event(c, "{\"choices\":[{\"finish_reason\":null,\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":null}}]," CHAT_FIELDS,
+                  c->timings ? timings(c) : "") < 0) return -1;
     tokens_total++;
+    c->events++;
     c->events_left--;
-    return put_event(c, payload, n);
+    return put_event(c, text, c->timings ? timings(c) : "");
+}
+
+static int put_end(conn *c) {
+    char usage[500];
+    static const char done[] = "e\r\ndata: [DONE]\n\n\r\n";
+    if (c->native) return put_event(c, "{\"index\":0,\"content\":\"\",\"tokens\":[],\"stop\":true,\"stop_type\":\"limit\"", "");
+    if (put_event(c, "{\"choices\":[{\"finish_reason\":\"length\",\"index\":0,\"delta\":{}}]," CHAT_FIELDS,
+                  c->usage ? "" : timings(c)) < 0) return -1;
+    snprintf(usage, sizeof usage, "{\"choices\":[]," CHAT_FIELDS ",\"usage\":{\"completion_tokens\":%ld,\"prompt_tokens\":10,"
+             "\"total_tokens\":%ld,\"prompt_tokens_details\":{\"cached_tokens\":0}}", c->events, c->events + 10);
+    if (c->usage && put_event(c, usage, timings(c)) < 0) return -1;
+    return put(c, done, sizeof done - 1);
 }
 
 static int end_stream(conn *c) {
-    static const char chat_end[] =
-        "data: {\"choices\":[{\"finish_reason\":\"stop\",\"index\":0,\"delta\":{}}],\"created\":1700000000,"
-        "\"id\":\"chatcmpl-1\",\"model\":\"bench\",\"object\":\"chat.completion.chunk\"}\n\ndata: [DONE]\n\n";
-    static const char native_end[] = "data: {\"index\":0,\"content\":\"\",\"tokens\":[],\"stop\":true,\"stop_type\":\"limit\"}\n\n";
-    const char *end = c->native ? native_end : chat_end;
     c->streaming = 0;
     streams_now--;
     heap_remove(c);
-    return put_event(c, end, (int)strlen(end)) < 0 ? -1 : put(c, "0\r\n\r\n", 5);
+    if (c->later) return put_whole(c, "application/json; charset=utf-8", c->later, REPLY_BYTES);
+    return put_end(c) < 0 ? -1 : put(c, "0\r\n\r\n", 5);
 }
 
 /* The value of a JSON field, wherever it stands; NULL when absent. Good enough for bodies we wrote ourselves. */
@@ -161,21 +197,43 @@ static long number(const char *body, size_t len, const char *quoted_name, long o
     return at ? atol(at) : otherwise;
 }
 
+static void begin(conn *c) {
+    c->streaming = 1;
+    c->events = c->events_left = 0;
+    c->later = NULL;
+    streams_now++;
+}
+
 static int start_stream(conn *c, const char *body, size_t len) {
     static const char head[] = "HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nX-Accel-Buffering: no\r\n"
                                "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-    c->streaming = 1;
-    streams_now++;
+    begin(c);
+    streams_total++;
+    c->timings = field(body, len, "\"timings_per_token\"") != NULL;
+    c->usage = field(body, len, "\"include_usage\"") != NULL;
     c->events_left = number(body, len, "\"max_tokens\"", DEFAULT_TOKENS);
     c->interval_ns = (uint64_t)number(body, len, "\"bench_interval_us\"", DEFAULT_INTERVAL_US) * 1000;
+    c->corked = !c->interval_ns; /* at once is in one write: a write an event would cost more than many a proxy */
     if (put(c, head, sizeof head - 1) < 0) return -1;
     if (!c->interval_ns) {
         for (int i = 0; i < BURST_EVENTS && c->events_left > 0; i++)
             if (put_token(c) < 0) return -1;
-        return end_stream(c);
+        if (end_stream(c) < 0) return -1;
+        c->corked = 0;
+        return flush_pending(c);
     }
     /* A random phase: many streams of one load generator must not all tick together. */
     c->due_ns = now_ns() + (uint64_t)rand() % c->interval_ns;
+    heap_add(c);
+    return 0;
+}
+
+/* A whole answer, now or when it is due. */
+static int start_whole(conn *c, const char *reply, long delay_us) {
+    if (!delay_us) return put_whole(c, "application/json; charset=utf-8", reply, REPLY_BYTES);
+    begin(c);
+    c->later = reply;
+    c->due_ns = now_ns() + (uint64_t)delay_us * 1000;
     heap_add(c);
     return 0;
 }
@@ -200,6 +258,11 @@ static int put_get(conn *c, const char *line) {
         {" /slots", "[]"},
     };
     if (!strncmp(line, " /metrics", 9)) return put_metrics(c);
+    if (!strncmp(line, " /bench", 7)) {
+        char asked[100];
+        int n = snprintf(asked, sizeof asked, "{\"posts\":%llu,\"streams\":%llu}", prompts_total, streams_total);
+        return put_whole(c, "application/json", asked, (size_t)n);
+    }
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
         if (!strncmp(line, pages[i].path, strlen(pages[i].path)))
             return put_whole(c, "application/json; charset=utf-8", pages[i].body, strlen(pages[i].body));
@@ -214,7 +277,8 @@ static int respond(conn *c, const char *head, const char *body, size_t len) {
     prompts_total++;
     if (stream && *stream == 't') return start_stream(c, body, len);
     tokens_total++;
-    return put_whole(c, "application/json; charset=utf-8", c->native ? native_reply : chat_reply, REPLY_BYTES);
+    const char *reply = c->native ? native_reply : strstr(head, "/embeddings ") ? vector_reply : chat_reply;
+    return start_whole(c, reply, number(body, len, "\"bench_delay_us\"", 0));
 }
 
 /* ---- reading */
@@ -369,8 +433,9 @@ int main(int argc, char **argv) {
     signal(SIGTERM, on_term);
     signal(SIGINT, on_term);
     prctl(PR_SET_TIMERSLACK, 1); /* ns: chunks leave when they are due */
-    make_reply(chat_reply, CHAT_HEAD, CHAT_TAIL);
-    make_reply(native_reply, NATIVE_HEAD, NATIVE_TAIL);
+    make_reply(chat_reply, CHAT_HEAD, "x", CHAT_TAIL);
+    make_reply(native_reply, NATIVE_HEAD, "x", NATIVE_TAIL);
+    make_reply(vector_reply, VECTOR_HEAD, ",0.125", VECTOR_TAIL);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};

@@ -13,22 +13,26 @@ import structlog
 from supervisor import __version__
 from supervisor.clock import SystemClock
 from supervisor.control.figures import Figures
+from supervisor.control.requests import table
 from supervisor.control.rundir import RunDir
 from supervisor.control.server import ControlServer
 from supervisor.control.status import Snapshot, status
-from supervisor.errors import ModelUnavailable
+from supervisor.errors import ModelUnavailable, NotFound
 from supervisor.events import InstanceView
 from supervisor.listen import Listener, handed_over
 from supervisor.observe import logging as observe_logging
 from supervisor.observe.systemd import Notifier, keep_alive
 from supervisor.parts import Parts
+from supervisor.proc import orphans
 from supervisor.proc.children import Children
+from supervisor.proc.deaths import dump
 from supervisor.proc.run import Launcher
 from supervisor.proc.state import Event
 from supervisor.proxy.wire import ClientConnection
 from supervisor.reload import Reloader
 from supervisor.settings.load import Loaded
 from supervisor.settings.notices import notices
+from supervisor.tls import ServerTls, tls_of
 from supervisor.types import ModelName
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("daemon")
@@ -54,12 +58,17 @@ class Daemon:
         logs: observe_logging.DaemonLogs,
         children: Children,
         notifier: Notifier,
+        tls: ServerTls | None,
     ) -> None:
         self._loaded = loaded
+        self._tls = tls
         self._logs = logs
         self._listener = listener
+        self._children = children
         self._notifier = notifier
-        self._reloader = Reloader(loaded, os.environ, notifier=notifier, set_level=observe_logging.set_level)
+        self._reloader = Reloader(
+            loaded, os.environ, notifier=notifier, set_level=observe_logging.set_level, tls=tls
+        )
         self._parts = parts = Parts(loaded.settings, children)
         self._clock = parts.clock
         self._fleet, self._pipeline, self._admission = parts.fleet, parts.pipeline, parts.admission
@@ -80,12 +89,17 @@ class Daemon:
         for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.hang_up)
-        server = await self._listener.open(loop, lambda: ClientConnection(self._pipeline))
+        server = await self._listener.open(
+            loop,
+            lambda: ClientConnection(self._pipeline),
+            None if self._tls is None else self._tls.context,
+        )
         await self._control.open()
         self._notifier.ready()
         log.info(
             "listening",
             address=str(self._listener),
+            tls=self._tls is not None,
             pid=os.getpid(),
             version=__version__,
             loop=type(loop).__name__,
@@ -103,6 +117,7 @@ class Daemon:
             self._job("control", self._control.keep(self._clock)),
             self._job("deaths", self._parts.deaths.keep(self._clock)),
             self._job("memory", self._parts.memory.keep()),
+            self._job("orphans", self._children.keep(self._clock)),
             self._job("figures", Figures(self.status, self._logs.metrics, self._clock).keep()),
         ]
         gc.collect()
@@ -191,6 +206,7 @@ class Daemon:
             Snapshot(
                 config=str(self._loaded.path),
                 listen=str(self._listener),
+                tls=self._tls is not None,
                 uptime_s=self._clock.now() - self._started_at,
                 now=self._clock.now(),
                 limit_bytes=settings.memory.limit_mb << 20,
@@ -207,6 +223,21 @@ class Daemon:
                 estimates=self._parts.budget.estimates,
             )
         )
+
+    async def deaths(self) -> bytes:
+        """As in the file, with those that are not there yet. Half a megabyte at worst, so in a thread."""
+        entries = self._parts.deaths.entries
+        return await asyncio.to_thread(lambda: b"".join(dump(entries)))
+
+    def requests(self) -> list[dict[str, object]]:
+        return table(self._parts.in_flight.rows, self._clock.now())
+
+    def cancel(self, request_id: str) -> int:
+        ended = self._pipeline.cancel_by_id(request_id.encode("latin-1", "replace"))
+        if not ended:
+            raise NotFound(f"no request {request_id!r} is in flight", hint="see: llmsup requests")
+        log.warning("request cancelled", request_id=request_id)
+        return ended
 
     def request_stop(self, *, now: bool) -> None:
         if now:
@@ -243,14 +274,16 @@ def run(loaded: Loaded, *, ready: Callable[[str], None] = lambda _: None, backgr
         observe_logging.configure(
             level=settings.log.level, style=settings.log.format, files=logs, background=background
         )
+        tls = tls_of(settings)
         socket = handed_over(os.environ, settings.listen_host, settings.listen_port)
         listener = Listener(settings.listen_host, settings.listen_port, socket)
         with contextlib.closing(listener), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             children = Children(run_dir.path, Launcher(SystemClock()))
             children.sweep()
+            orphans.adopt()
 
             async def main() -> None:
-                await Daemon(loaded, run_dir, listener, logs, children, notifier).serve(ready)
+                await Daemon(loaded, run_dir, listener, logs, children, notifier, tls).serve(ready)
 
             runner.run(main())
 

@@ -5,6 +5,7 @@
     │   ├── BadRequest           400 bad_request
     │   ├── Forbidden            403 forbidden
     │   ├── NotFound             404 model_not_found
+    │   ├── Quarantined          422 request_quarantined
     │   ├── RequestTimeout       408 request_timeout
     │   ├── BodyTooLarge         413 body_too_large
     │   └── HeadersTooLarge      431 headers_too_large
@@ -19,6 +20,7 @@
     └── ServiceError         our own limits and state
         ├── QueueFull            503 queue_full
         ├── QueueTimeout         503 queue_timeout
+        ├── Cancelled            503 request_cancelled
         ├── NotRunning           exit 3
         ├── PermissionDenied     exit 4
         ├── TimedOut             exit 5
@@ -74,6 +76,12 @@ class NotFound(CallerError):
     code = "model_not_found"
 
 
+class Quarantined(CallerError):
+    status = 422
+    code = "request_quarantined"
+    default_hint = "change the request; llama-server cannot survive it as it is"
+
+
 class RequestTimeout(CallerError):
     status = 408
     type = "timeout_error"
@@ -102,8 +110,11 @@ class InstanceError(LlmsupError):
 
 
 class UpstreamFailed(InstanceError):
+    """``reason``: an errno's name or a status of the child's, where it was one (``retry.retryable``)."""
+
     status = 502
     code = "upstream_failed"
+    reason: str | int | None = None
 
 
 class UpstreamCrashed(InstanceError):
@@ -145,6 +156,10 @@ class QueueFull(ServiceError):
 
 class QueueTimeout(ServiceError):
     code = "queue_timeout"
+
+
+class Cancelled(ServiceError):
+    code = "request_cancelled"
 
 
 class NotRunning(ServiceError):

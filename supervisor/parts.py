@@ -22,10 +22,15 @@ from supervisor.proc.instance import Instance, Tools
 from supervisor.proc.memory import MemoryWatch
 from supervisor.proc.output import LogFile
 from supervisor.proc.probe import Prober
+from supervisor.proc.pss import PssMemory
 from supervisor.proc.run import log_path
-from supervisor.proxy.admission import Admission, Bounds
+from supervisor.proxy.admission import Admission
+from supervisor.proxy.bounds import Bounds, RetryBounds
+from supervisor.proxy.breaker import BreakerBounds
+from supervisor.proxy.cors import CorsRules
 from supervisor.proxy.inflight import InFlight
 from supervisor.proxy.pipeline import Pipeline, Wiring
+from supervisor.proxy.ties import Ties
 from supervisor.ratelimit.policy import Unlimited
 from supervisor.settings.schema import Model, Settings
 from supervisor.types import ModelName
@@ -54,6 +59,19 @@ def spec_of(name: str, model: Model, settings: Settings) -> ModelSpec:
 def safe_spec_of(name: str, model: Model, settings: Settings) -> ModelSpec | None:
     """What the child is told when it has run out of memory; None when that would be the same."""
     return profile.lowered(spec_of(name, model, settings), **model.safe_profile.model_dump())
+
+
+def cors_rules(settings: Settings) -> CorsRules | None:
+    """None: no page of another origin may ask, and no request costs a look at its own."""
+    cors = settings.proxy.cors
+    if not cors.allow_origins:
+        return None
+    return CorsRules(
+        origins=tuple(cors.allow_origins),
+        headers=tuple(cors.allow_headers),
+        credentials=cors.allow_credentials,
+        max_age_s=cors.max_age_s,
+    )
 
 
 def max_connections(settings: Settings) -> int:
@@ -90,7 +108,13 @@ class Parts:
                 queue_size=settings.proxy.queue_size,
                 queue_timeout_s=settings.proxy.queue_timeout_s,
                 silence_s=settings.proxy.request_timeout_s,
-                max_retries=settings.retry.max_retries,
+                retry=RetryBounds(
+                    max_retries=settings.retry.max_retries,
+                    delay_s=settings.retry.delay_ms / 1000,
+                    multiplier=settings.retry.backoff_multiplier,
+                    retryable=frozenset(settings.retry.retryable),
+                ),
+                breaker=BreakerBounds(**settings.circuit_breaker.model_dump()),
             ),
             self.clock,
         )
@@ -100,11 +124,14 @@ class Parts:
             in_flight=lambda name: self.admission.gates[name].leases,
             recycle=self.fleet.recycle,
             gpu=GpuMemory() if any(model.gpu_layers for model in settings.models.values()) else None,
+            pss=PssMemory(self._pids),
             clock=self.clock,
         )
         self._add_instances(settings, children)
         self.admission.open(
-            self.fleet.views.values(), poke=self.fleet.poke, reject=self._reject, send=self._send
+            self.fleet.views.values(),
+            ties=Ties(poke=self.fleet.poke, reject=self._reject, canary=self.prober.canary),
+            send=self._send,
         )
         self.fleet.subscribe(self.admission.on_view)
         self.fleet.subscribe(self.memory.on_view)
@@ -116,8 +143,14 @@ class Parts:
             max_body_bytes=settings.proxy.max_body_bytes,
             max_connections=max_connections(settings),
             clock=self.clock,
+            cors=cors_rules(settings),
+            continuing=settings.proxy.continue_after_crash,
         )
         self.pipeline = Pipeline(wiring, self.admission, self.in_flight)
+
+    def _pids(self) -> list[int]:
+        """Of the children there are; asked by threads."""
+        return [view.pid for view in list(self.fleet.views.values()) if view.pid is not None]
 
     def _add_instances(self, settings: Settings, children: Children) -> None:
         finder = BinaryFinder(settings.llama_server.binary)

@@ -20,6 +20,8 @@ def response(
     status: int, body: bytes, *, keep: bool, extra: bytes = b"", head_only: bool = False, kind: bytes = JSON
 ) -> bytes:
     """A complete response; ``extra`` holds whole header lines."""
+    if status == HTTPStatus.NO_CONTENT:  # must not say how long its body is (RFC 9110, 8.6)
+        return b"HTTP/1.1 204 No Content\r\n%b%b\r\n" % (extra, b"" if keep else b"Connection: close\r\n")
     return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n%b" % (
         status,
         _REASONS.get(status, b"Unknown"),

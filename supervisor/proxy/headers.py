@@ -25,20 +25,35 @@ MEMO_ENTRIES = 1024
 ID_MAX_BYTES = 128
 
 # Never passed on, and of no interest to us either. X-Conversation-Id would detach the generation
-# from its connection, so that a client's leaving would not end it (LLAMA_SERVER 0.14).
+# from its connection, so that a client's leaving would not end it (LLAMA_SERVER 0.14). Which pages may
+# ask across origins is decided here (`cors`), so the child is not told that one does.
 _DROPPED = frozenset(
     b"keep-alive proxy-connection proxy-authorization proxy-authenticate te trailer http2-settings host "
     b"authorization x-api-key content-length transfer-encoding expect connection upgrade "
     b"x-conversation-id x-request-id x-user-id x-session-id x-forwarded-for x-forwarded-host "
-    b"x-forwarded-proto forwarded x-real-ip cookie".split()
+    b"x-forwarded-proto forwarded x-real-ip cookie traceparent origin "
+    b"access-control-request-method access-control-request-headers".split()
 )
+_LISTS = frozenset(
+    {b"x-forwarded-for", b"traceparent", b"origin", b"access-control-request-headers"}
+)  # of two traceparents or origins, neither is valid
+_CORS = b"access-control-"
+_FIELD_EXTRA_BYTES = 4  # colon, space, line end
 _ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+# W3C Trace Context, level 1, 3.2: version ff and zero ids are invalid; a later version may have more behind it.
+_TRACEPARENT = re.compile(
+    rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z"
+)
+_SAMPLED = 1
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFields:
-    """A request's header fields, understood. ``passed``: the lines that go on to llama-server."""
+    """A request's header fields, understood. ``passed``: the lines that go on to llama-server.
+
+    ``trace`` is the client's trace context in the form of version 00; None: it has none that is valid.
+    """
 
     passed: bytes
     length: int | None
@@ -49,6 +64,10 @@ class RequestFields:
     user_id: bytes | None
     session_id: bytes | None
     forwarded_for: bytes | None
+    trace: bytes | None
+    origin: bytes | None
+    asks_method: bytes | None  # of a preflight (`cors`)
+    asks_headers: bytes | None
 
 
 def read_request(fields: Fields, *, small: bool) -> RequestFields:
@@ -60,7 +79,11 @@ def read_request(fields: Fields, *, small: bool) -> RequestFields:
     """
     if len(fields) > MAX_FIELDS:
         raise HeadersTooLarge(f"more than {MAX_FIELDS} header fields")
-    return _remembered_request(fields) if small else _read_request(fields)
+    if small:
+        return _remembered_request(fields)
+    if sum(len(name) + len(value) + _FIELD_EXTRA_BYTES for name, value in fields) > MAX_HEAD_BYTES:
+        raise HeadersTooLarge(f"more than {MAX_HEAD_BYTES} bytes of header")  # came in one read
+    return _read_request(fields)
 
 
 def _read_request(fields: Fields) -> RequestFields:
@@ -70,8 +93,11 @@ def _read_request(fields: Fields) -> RequestFields:
     nominated: set[bytes] = set()
     ours: dict[bytes, bytes] = {}
     passed: list[tuple[bytes, bytes, bytes]] = []
-    for name, value in fields:
-        lower = name.lower()
+    for name, padded in fields:
+        lower, value = (
+            name.lower(),
+            padded.strip(b" \t"),
+        )  # not part of a value (RFC 9110, 5.5); llhttp leaves it
         if len(value) > MAX_LINE_BYTES:
             raise HeadersTooLarge(
                 f"header field {name.decode('latin-1')!r} is longer than {MAX_LINE_BYTES} bytes"
@@ -92,13 +118,16 @@ def _read_request(fields: Fields) -> RequestFields:
             hosts += 1
         elif lower == b"connection":
             nominated.update(part.strip() for part in value.lower().split(b","))
-        elif lower == b"x-forwarded-for" and lower in ours:  # several lines are one list (RFC 9110, 5.3)
+        elif lower in ours and lower in _LISTS:  # several lines are one list (RFC 9110, 5.3)
             ours[lower] += b"," + value
         else:
             ours[lower] = value
     if chunked and length is not None:
         raise BadRequest("Content-Length together with Transfer-Encoding")
     request_id = ours.get(b"x-request-id")
+    trace = _trace(ours.get(b"traceparent"))
+    if trace is None:
+        nominated.add(b"tracestate")  # means nothing without its traceparent
     return RequestFields(
         passed=b"".join(b"%b: %b\r\n" % (n, v) for lower, n, v in passed if lower not in nominated),
         length=length,
@@ -109,7 +138,21 @@ def _read_request(fields: Fields) -> RequestFields:
         user_id=ours.get(b"x-user-id"),
         session_id=ours.get(b"x-session-id"),
         forwarded_for=ours.get(b"x-forwarded-for"),
+        trace=trace,
+        origin=ours.get(b"origin"),
+        asks_method=ours.get(b"access-control-request-method"),
+        asks_headers=ours.get(b"access-control-request-headers"),
     )
+
+
+def _trace(value: bytes | None) -> bytes | None:
+    """A valid ``traceparent`` as version 00 writes it (Trace Context, 4.3); two lines, joined, are none."""
+    match = _TRACEPARENT.match(value) if value is not None else None
+    if match is None or (match[1] == b"00" and match[5] is not None):
+        return None
+    if match[1] == b"00":
+        return match[0]
+    return b"00-%b-%b-%02x" % (match[2], match[3], int(match[4], 16) & _SAMPLED)
 
 
 _remembered_request = lru_cache(MEMO_ENTRIES)(_read_request)
@@ -130,6 +173,8 @@ def check(fields: RequestFields, version: str, target: bytes, max_body_bytes: in
         raise BadRequest(f"HTTP/{version} is not spoken here")
     elif fields.chunked:
         raise BadRequest("HTTP/1.0 knows no Transfer-Encoding")
+    elif fields.hosts > 1:
+        raise BadRequest("more than one Host header")
     if len(target) > MAX_LINE_BYTES:
         raise HeadersTooLarge(f"the request target is longer than {MAX_LINE_BYTES} bytes")
     if fields.length is not None and fields.length > max_body_bytes:
@@ -160,6 +205,7 @@ class ResponseHead:
 
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?\Z")
+# llama-server allows every page of every origin: those lines (`_CORS`) stop here too, `cors` writes ours.
 _RESPONSE_DROPPED = frozenset(
     b"connection keep-alive proxy-connection te trailer upgrade proxy-authenticate".split()
 )
@@ -195,9 +241,7 @@ def _read_response(head: bytes) -> ResponseHead:
             lengths.add(value)
         elif lower == b"transfer-encoding":
             codings.append(value.lower())
-        elif lower == b"access-control-allow-origin" and not value:
-            pass  # always sent, mostly empty: it says nothing and upsets browsers
-        elif lower not in _RESPONSE_DROPPED:
+        elif lower not in _RESPONSE_DROPPED and not lower.startswith(_CORS):
             kind = value if lower == b"content-type" else kind
             lines.append(line)
     framing, length = _framing(lengths, codings)

@@ -9,11 +9,16 @@ from __future__ import annotations
 import itertools
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from supervisor.proxy.trace import Traces
+from supervisor.types import Generation
 
 if TYPE_CHECKING:
-    from supervisor.proxy.admission import Gate
+    from supervisor.errors import LlmsupError
+    from supervisor.proxy.gate import Gate
     from supervisor.proxy.headers import RequestFields
+    from supervisor.proxy.stream import ClientStream
     from supervisor.proxy.upstream import Upstream
     from supervisor.proxy.wire import ClientConnection
 
@@ -32,17 +37,27 @@ ANONYMOUS = Client("anonymous", b"anonymous")
 class Exchange:
     """One request and what has become of it. Times are monotonic seconds.
 
-    ``answering`` is true from the first byte of the answer on: after it nothing can be asked again.
+    ``answering`` is true from the first byte of the answer on: after it nothing can be asked again, unless
+    there is a ``stream``, which can be continued. ``outgoing`` and ``outgoing_target``: what the child is asked instead
+    of the client's own words.
     """
 
     __slots__ = (
         "answering",
+        "asked",
+        "assembled",
         "attempts",
+        "began_at",
         "body",
         "client",
         "connection",
+        "continuable",
+        "continued",
+        "cors",
         "counted",
+        "crashes",
         "deadline",
+        "delayed",
         "fields",
         "final",
         "gate",
@@ -53,11 +68,19 @@ class Exchange:
         "leased",
         "method",
         "needs_slot",
+        "outgoing",
+        "outgoing_target",
         "path",
         "peer",
         "queue_ms",
         "received_at",
+        "refusal",
+        "retrying",
+        "sent_to",
+        "served",
+        "stream",
         "target",
+        "trace",
         "upstream",
         "waiting_since",
     )
@@ -72,11 +95,19 @@ class Exchange:
         self.peer = peer
         self.path = b""
         self.body = b""
+        self.asked: dict[str, Any] | None = None  # the body, understood
+        self.outgoing: bytes | None = None
+        self.outgoing_target = b""
+        self.assembled = False  # the client asked for one piece, the child is asked for a stream
+        self.stream: ClientStream | None = None
+        self.continuable = False  # its answer is kept if it is a stream
         self.counted = 0  # bytes of the body that the budget of all bodies knows of
         self.http10 = False
         self.keep = True
         self.is_head = method == b"HEAD"
         self.id = b""
+        self.cors = b""  # header lines for its answer
+        self.trace = b""  # its `traceparent`, the client's or ours
         self.client = ANONYMOUS
         self.gate: Gate | None = None
         self.needs_slot = True
@@ -84,8 +115,16 @@ class Exchange:
         self.upstream: Upstream | None = None
         self.answering = False
         self.attempts = 0
+        self.continued = 0  # times its stream went on with another generation
+        self.refusal: LlmsupError | None = None  # why the same generation is not to be asked again
+        self.delayed = False  # it is not sent to the same generation again yet
+        self.retrying = False  # it is at the child, and not for the first time
+        self.sent_to = Generation(0)
+        self.served = False  # the child has answered it, well or not
+        self.crashes = 0  # of llama-server, with this request inside
         self.final = False  # it is not asked again, whatever the configuration allows
         self.received_at = 0.0
+        self.began_at = 0.0  # when it was sent, most lately
         self.waiting_since = 0.0
         self.deadline = 0.0
         self.queue_ms = 0
@@ -106,8 +145,10 @@ class InFlight:
         self.rows: set[Exchange] = set()
         self.total = 0
         self.failed = 0
+        self.continued = 0
         self._prefix = os.urandom(6).hex().encode()
         self._count = itertools.count(1)
+        self._traces = Traces()
 
     def __repr__(self) -> str:
         return f"<InFlight {len(self.rows)} now, {self.total} in all, {self.failed} failed>"
@@ -115,6 +156,7 @@ class InFlight:
     def add(self, exchange: Exchange) -> None:
         """Enter a request and name it, by the client's own name for it if that is a fit one."""
         exchange.id = exchange.fields.request_id or self.new_id()
+        exchange.trace = exchange.fields.trace or self._traces.new()
         self.total += 1
         self.rows.add(exchange)
 
@@ -123,3 +165,4 @@ class InFlight:
 
     def remove(self, exchange: Exchange) -> None:
         self.rows.discard(exchange)
+        exchange.stream = None  # they point at each other, and the collector runs rarely here

@@ -5,15 +5,28 @@ with the lists below is the decoded path: ``/%73lots`` is ``/slots``. Its furthe
 an ``s`` too, and fragments, are refused: neither has a place in a request target (RFC 9112, 3.2).
 """
 
+from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 from supervisor.errors import BadRequest, Forbidden
+from supervisor.proxy import asked
 from supervisor.proxy.inflight import Exchange
 
 # Routes that change the server, or reveal other clients' work (CONTRACT, "On the port"): for admin keys.
 ADMIN_PREFIXES = (b"/slots", b"/metrics", b"/v1/stream", b"/tools", b"/cors-proxy", b"/models/")
 ADMIN_POSTS = frozenset({b"/props", b"/lora-adapters", b"/models"})
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
+_CHANGES_NOTHING = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # "safe" in RFC 9110, 9.2.1
+
+
+def checker(*, continuing: bool) -> Callable[[Exchange], None]:
+    """Stage 1. ``continuing``: streams may go on after a death."""
+
+    def ask(exchange: Exchange) -> None:
+        check(exchange)
+        asked.read(exchange, continuing=continuing)
+
+    return ask
 
 
 def check(exchange: Exchange) -> None:
@@ -38,7 +51,7 @@ def check(exchange: Exchange) -> None:
     if path.startswith(b"//"):
         path = b"/" + path.lstrip(b"/")
     exchange.path = path
-    if path.startswith(ADMIN_PREFIXES) or (exchange.method != b"GET" and path in ADMIN_POSTS):
+    if path.startswith(ADMIN_PREFIXES) or (exchange.method not in _CHANGES_NOTHING and path in ADMIN_POSTS):
         raise Forbidden(f"{path.decode('latin-1')} is for administrators only")
 
 

@@ -11,10 +11,19 @@ from dataclasses import dataclass
 import structlog
 
 from supervisor.clock import Clock
-from supervisor.errors import LlmsupError, QueueFull
+from supervisor.errors import (
+    Cancelled,
+    LlmsupError,
+    ModelLoading,
+    ModelUnavailable,
+    QueueFull,
+    QueueTimeout,
+    UpstreamCrashed,
+)
 from supervisor.events import InstanceView
 from supervisor.proxy import answers, cached, identity, ingress, limits, route
 from supervisor.proxy.admission import Admission
+from supervisor.proxy.cors import Cors, CorsRules
 from supervisor.proxy.decision import Answer, Decision
 from supervisor.proxy.inflight import Exchange, InFlight
 from supervisor.proxy.upload import BodyBudget
@@ -47,6 +56,8 @@ class Wiring:
     max_body_bytes: int
     max_connections: int
     clock: Clock
+    cors: CorsRules | None = None
+    continuing: bool = True  # streams that died with their server go on with the next
 
 
 class Pipeline:
@@ -60,10 +71,14 @@ class Pipeline:
         self.connections: set[ClientConnection] = set()
         self.in_flight = in_flight
         self._admission = admission
+        self._clock = wiring.clock
         started = int(wiring.clock.wall().timestamp())
         self._identify = identity.resolver(wiring.trusted_proxies)
+        check = ingress.checker(continuing=wiring.continuing)
         self.stages = (
-            Stage(1, "what was asked?", ingress.check),
+            Stage(
+                1, "what was asked?", Cors(wiring.cors).before(check) if wiring.cors is not None else check
+            ),
             Stage(2, "who asks?", self._identify),
             Stage(3, "of which model?", route.chooser(admission.gates, wiring.default)),
             Stage(4, "may they?", limits.limiter(wiring.policy, wiring.clock)),
@@ -82,6 +97,7 @@ class Pipeline:
     def begin(self, exchange: Exchange) -> None:
         """Take a request through the stages; it is answered, sent or waiting when this returns."""
         self.in_flight.add(exchange)
+        exchange.received_at = self._clock.now()
         try:
             for decide in self._decisions:
                 decision = decide(exchange)
@@ -104,7 +120,7 @@ class Pipeline:
         exchange.gate.pool.send(exchange)
 
     def reject(self, exchange: Exchange, error: LlmsupError) -> None:
-        """Answer with the error; to be called before any byte of an answer has gone out."""
+        """Answer with the error; in the middle of a stream, end that with it."""
         if exchange.gone:
             return
         if error.status >= 500:
@@ -113,6 +129,9 @@ class Pipeline:
             exchange.gate.leave(exchange)
         else:  # refused before anybody asked who it is
             self._identify(exchange)
+        if exchange.stream is not None:
+            exchange.stream.cut(_as_end(error))
+            return
         extra = self._labels(exchange) + answers.retry_after(error)
         exchange.connection.answer(exchange, error.status, answers.error_body(error, exchange.id), extra)
 
@@ -125,13 +144,24 @@ class Pipeline:
 
     def _labels(self, exchange: Exchange) -> bytes:
         retries = max(0, exchange.attempts - 1)
-        return answers.labels(exchange.id, exchange.client.label, retries, exchange.queue_ms)
+        return answers.labels(exchange.id, exchange.client.label, retries, exchange.queue_ms) + exchange.cors
 
     def cancel(self, exchange: Exchange) -> None:
         """The client has left: stop the work, wherever it is."""
         upstream, exchange.upstream = exchange.upstream, None
         if upstream is not None:
             upstream.cancel()
+
+    def cancel_by_id(self, request_id: bytes) -> int:
+        """The operator's wish: end the requests of that name (clients may choose one name twice). How many there were."""
+        chosen = [row for row in self.in_flight.rows if row.id == request_id]
+        for exchange in chosen:
+            error = Cancelled("an operator has cancelled this request")
+            if exchange.upstream is not None:
+                exchange.upstream.give_up(error)
+            else:
+                self.reject(exchange, error)
+        return len(chosen)
 
     def end(self, exchange: Exchange) -> None:
         self.in_flight.remove(exchange)
@@ -161,3 +191,10 @@ class Pipeline:
         """Close idle connections now, the others after their current answer."""
         for connection in list(self.connections):
             connection.shut()
+
+
+def _as_end(error: LlmsupError) -> LlmsupError:
+    """Why an answer ends in the middle: that nobody could go on with it, whatever kept them (CONTRACT)."""
+    if isinstance(error, ModelUnavailable | ModelLoading | QueueTimeout | QueueFull):
+        return UpstreamCrashed(f"llama-server died in the middle of this answer, and {error.message}")
+    return error

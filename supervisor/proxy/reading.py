@@ -26,6 +26,7 @@ class RequestReader(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_body_size",
+        "_body_size_seen",
         "_closing",
         "_counted",
         "_discard",
@@ -37,6 +38,7 @@ class RequestReader(asyncio.Protocol):
         "_read",
         "_resume",
         "_transport",
+        "_unproductive",
         "_url",
         "peer",
         "since",
@@ -52,6 +54,8 @@ class RequestReader(asyncio.Protocol):
         self._resume: Exchange | None = None
         self._body: list[bytes] = []
         self._body_size = 0
+        self._body_size_seen = 0
+        self._unproductive = 0  # bytes since its last piece: chunk extensions, trailers
         self._counted = 0  # bytes of it that the budget knows of
         self._head_bytes = -1  # of a head not yet complete; -1: none is being read
         self._read = 0  # bytes of the newest read
@@ -98,13 +102,14 @@ class RequestReader(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as offer:
-            self._ignore_upgrade(data[offer.args[0] :])
+            rest = data[offer.args[0] :]
         except HttpParserError as exc:
             # A callback's own exception is wrapped by httptools.
             cause = exc.__context__
             self._refuse(
                 cause if isinstance(cause, LlmsupError) else BadRequest("this is not valid HTTP/1.1")
             )
+            return
         else:
             if self._head_bytes == 0:  # it began somewhere in these bytes; the next ones count in full
                 self._head_bytes = 1
@@ -112,6 +117,22 @@ class RequestReader(asyncio.Protocol):
                 self._head_bytes += len(data)
                 if self._head_bytes > MAX_HEAD_BYTES:
                     self._refuse(HeadersTooLarge(f"more than {MAX_HEAD_BYTES} bytes of header"))
+            elif self._incoming is not None:
+                self._watch_body(len(data))
+            return
+        self._ignore_upgrade(
+            rest
+        )  # not in the handler: what fails in there would have the offer as its context
+
+    def _watch_body(self, size: int) -> None:
+        """Chunked framing lets a sender add to a body's chunks and end without limit, and llhttp has none."""
+        if self._body_size != self._body_size_seen:
+            self._body_size_seen = self._body_size
+            self._unproductive = 0
+            return
+        self._unproductive += size
+        if self._unproductive > MAX_HEAD_BYTES and not self._discard:
+            self._refuse(HeadersTooLarge(f"more than {MAX_HEAD_BYTES} bytes between two pieces of a body"))
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """llhttp stops after the head of a request that offers another protocol: offers are ignored here
@@ -139,7 +160,7 @@ class RequestReader(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value))
+        self._fields.append((name, value))  # a trailer, too: nothing is made of it
 
     def on_headers_complete(self) -> None:
         small = self._head_bytes == 0 and self._read <= MEMO_BYTES
@@ -184,7 +205,8 @@ class RequestReader(asyncio.Protocol):
             return
         body = self._body
         exchange.body = body[0] if len(body) == 1 else b"".join(body)
-        self._body, self._body_size = [], 0
+        self._body = []
+        self._body_size = self._body_size_seen = self._unproductive = 0
         if len(exchange.body) > self._handler.max_body_bytes:
             raise BodyTooLarge(f"the body has more than {self._handler.max_body_bytes} bytes")
         if self._counted:

@@ -2,10 +2,14 @@
 
 The bytes of a body go through unframed: with a Content-Length they are counted, in chunked framing
 llhttp watches for the end (and for where chunks end, so that an error event can be put in between).
-Nothing is held back and nothing is allocated per chunk that could be reused.
+Nothing is allocated per chunk that could be reused, and nothing is held back but the beginning of an event.
+
+Three kinds of answers are more than passed on: event streams that could be continued after a death are kept
+(`stream`), the continuation of one is spliced to it, and an answer that was only asked for as a stream so that
+it can be stopped is assembled (`assembly`).
 
 Three ends are told apart: complete; broken before the first byte went to the client (the request is
-asked again by `Upstream`); broken after it (the client must see that it is cut).
+asked again by `Upstream`); broken after it (it is continued, or the client must see that it is cut).
 """
 
 import asyncio
@@ -17,13 +21,15 @@ from httptools import HttpParserError, HttpResponseParser
 
 from supervisor.errors import LlmsupError, UpstreamFailed
 from supervisor.proxy import answers
+from supervisor.proxy.assembly import Assembly, Incomplete, TooLong, Unknown, Unsure
 from supervisor.proxy.headers import MAX_HEAD_BYTES, Framing, ResponseHead, read_response
 from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.stream import CHUNKED_HEAD, ClientStream
 
-# What is fed to llhttp in place of the head, which is read by `headers`.
-_CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _BODILESS = frozenset({204, 304})
 _TOO_MANY = b"\r\n\r\n\r\n"  # the last chunk ends in two line breaks; more are surplus, which llhttp skips
+_BROKEN_CHUNKS = "llama-server's chunked framing is broken"
+_NO_LAST_EVENT = "llama-server's stream ended without its last event"
 _NO_HEAD = ResponseHead(0, b"", b"", Framing.UNTIL_CLOSE, 0, keep=False, event_stream=False)
 
 
@@ -32,7 +38,7 @@ def _nowhere(_: bytes) -> None:
 
 
 class _Body:
-    """llhttp's callbacks for an answer whose chunks are undone (the client speaks HTTP/1.0)."""
+    """llhttp's callbacks for an answer whose chunks are undone."""
 
     __slots__ = ("_relay", "pieces")
 
@@ -42,6 +48,9 @@ class _Body:
 
     def on_body(self, body: bytes) -> None:
         self.pieces.append(body)
+
+    def on_message_begin(self) -> None:
+        self._relay.on_message_begin()
 
     def on_message_complete(self) -> None:
         self._relay.on_message_complete()
@@ -73,7 +82,7 @@ class Relay(asyncio.Protocol):
         self.last = b""
         self._transport: Any = None
         self._write: Callable[[bytes], None] = _nowhere
-        self._phase: Callable[[bytes], None] = self._unexpected
+        self._phase: Callable[[bytes], None] = _nowhere  # until there is a connection
         self._buffer = b""
         self._head: ResponseHead = _NO_HEAD
         self._left = 0
@@ -90,6 +99,16 @@ class Relay(asyncio.Protocol):
         """What came is not an answer."""
         raise NotImplementedError
 
+    def once_more(self, *, strange: bool, reusable: bool) -> None:
+        """Ask the same child again, now: what came is not wrong, but cannot be used.
+        ``strange``: nor will any other, for this llama-server writes streams in a way unknown here.
+        """
+        raise NotImplementedError
+
+    def wants_again(self, exchange: Exchange, status: int) -> bool:
+        """Whether this answer's status is one to ask again for."""
+        raise NotImplementedError
+
     # ---- bytes in
 
     def data_received(self, data: bytes) -> None:
@@ -101,6 +120,10 @@ class Relay(asyncio.Protocol):
         self._head = _NO_HEAD
         self._write = exchange.connection.write
         self._phase = self._read_head
+
+    def untie(self) -> None:
+        """The connection is over: what refers back to us goes, or a ring would wait for the collector, which comes late."""
+        self._phase, self._parser = _nowhere, None
 
     @property
     def answer_begun(self) -> bool:
@@ -137,6 +160,34 @@ class Relay(asyncio.Protocol):
         exchange = self.exchange
         assert exchange is not None  # noqa: S101  the phase is only entered with one
         self._head = head
+        events = head.event_stream and head.status == 200 and head.framing is Framing.CHUNKED
+        if exchange.answering:
+            if not events:
+                exchange.final = 400 <= head.status < 500  # to the same question the same answer would come
+                self.broken(
+                    UpstreamFailed(f"llama-server answered {head.status} when asked to go on with an answer")
+                )
+                return
+            self._begin_splice(exchange)
+        elif events and exchange.assembled:
+            self._begin_assembly(exchange)
+        elif head.status >= 400 and self.wants_again(exchange, head.status):
+            refused = UpstreamFailed(f"llama-server answered {head.status}")
+            refused.reason = head.status
+            self.broken(refused)
+            return
+        else:
+            self._pass_on(exchange, head, body)
+            return
+        if body:
+            self._phase(body)
+
+    def _labels(self, exchange: Exchange) -> bytes:
+        own = answers.labels(exchange.id, exchange.client.label, exchange.attempts - 1, exchange.queue_ms)
+        return own + exchange.cors if exchange.cors else own
+
+    def _pass_on(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
+        """The head goes to the client, and the body after it as it comes."""
         lines = head.lines
         length = 0 if exchange.is_head or head.status in _BODILESS else head.length
         if exchange.is_head or head.status in _BODILESS or head.framing is Framing.LENGTH:
@@ -150,7 +201,7 @@ class Relay(asyncio.Protocol):
         exchange.answering = True
         text = b"%b\r\n%b%b\r\n" % (
             lines,
-            answers.labels(exchange.id, exchange.client.label, exchange.attempts - 1, exchange.queue_ms),
+            self._labels(exchange),
             b"" if exchange.keep else b"Connection: close\r\n",
         )
         if self._phase == self._counted and len(body) == length:  # the usual case: one write, done
@@ -163,19 +214,79 @@ class Relay(asyncio.Protocol):
 
     def _begin_chunked(self, exchange: Exchange) -> bytes:
         """Set up for chunks; HTTP/1.0 knows none, so there the end of the connection is the end."""
-        self._ended = self._surplus = False
         if exchange.http10:
             exchange.keep = False
-            undone = _Body(self)
-            parser = HttpResponseParser(undone)
-            self._phase = partial(self._dechunk, parser, undone)
-            parser.feed_data(_CHUNKED_HEAD)
+            self._undo_chunks(self._write, partial(self.completed, reusable=False))
             return self._head.unframed
+        self._ended = self._surplus = False
         if self._parser is None:
             self._parser = HttpResponseParser(self)
-        self._parser.feed_data(_CHUNKED_HEAD)
-        self._phase = partial(self._chunked, self._parser.feed_data)
+        self._parser.feed_data(CHUNKED_HEAD)
+        feed = self._parser.feed_data
+        if self._head.event_stream and exchange.continuable:
+            exchange.stream = ClientStream(exchange)
+            self._phase = partial(self._kept, feed, exchange.stream)
+        else:
+            self._phase = partial(self._chunked, feed)
         return self._head.lines
+
+    def _undo_chunks(self, take: Callable[[bytes], None], end: Callable[[], None]) -> None:
+        self._ended = self._surplus = False
+        undone = _Body(self)
+        parser = HttpResponseParser(undone)
+        parser.feed_data(CHUNKED_HEAD)
+        self._phase = partial(self._dechunk, parser, undone, take, end)
+
+    def _begin_splice(self, exchange: Exchange) -> None:
+        """The answer of an earlier generation goes on."""
+        stream = exchange.stream
+        assert stream is not None  # noqa: S101  who else is asked again in the middle of an answer?
+
+        def take(data: bytes) -> None:
+            stream.splice(data)
+            if stream.broken is not None:
+                exchange.final = True
+                self.broken(UpstreamFailed(f"the answer could not be continued: {stream.broken}"))
+
+        def end() -> None:
+            if stream.spliced():
+                self.completed(reusable=self._head.keep and not self._surplus)
+            else:
+                self.broken(UpstreamFailed(_NO_LAST_EVENT))
+
+        self._undo_chunks(take, end)
+
+    def _begin_assembly(self, exchange: Exchange) -> None:
+        """The client has asked for one piece, which is made of these events. Nothing goes out before the end."""
+        assembly = Assembly(exchange.path, exchange.asked or {})
+
+        def take(data: bytes) -> None:
+            try:
+                assembly.add(data)
+            except TooLong:
+                exchange.final = True
+                self.broken(
+                    UpstreamFailed("the answer is too long to be held in one piece", hint="stream it")
+                )
+
+        def end() -> None:
+            try:
+                status, body = assembly.result()
+            except Unsure as why:  # asked as it was meant, it can be had for certain
+                exchange.outgoing, exchange.assembled = None, False
+                self.once_more(
+                    strange=isinstance(why, Unknown), reusable=self._head.keep and not self._surplus
+                )
+                return
+            except Incomplete:
+                self.broken(UpstreamFailed(_NO_LAST_EVENT))
+                return
+            extra = self._labels(exchange)
+            exchange.answering = True
+            self._write(answers.response(status, body, keep=exchange.keep, extra=extra))
+            self.completed(reusable=self._head.keep and not self._surplus)
+
+        self._undo_chunks(take, end)
 
     def _counted(self, data: bytes) -> None:
         left = self._left - len(data)
@@ -197,25 +308,51 @@ class Relay(asyncio.Protocol):
         if self._surplus or (self._ended and data.endswith(_TOO_MANY)):
             # Before the bytes go out: they might read as another answer.
             self._surplus = True
-            self.broken(UpstreamFailed("llama-server's chunked framing is broken"))
+            self.broken(UpstreamFailed(_BROKEN_CHUNKS))
             return
         self.last = data
         self._write(data)
         if self._ended:
             self.completed(reusable=self._head.keep)
 
-    def _dechunk(self, parser: HttpResponseParser, undone: _Body, data: bytes) -> None:
+    def _kept(self, feed: Callable[[bytes], None], stream: ClientStream, data: bytes) -> None:
+        """As `_chunked`, in whole events, which are kept."""
+        try:
+            feed(data)
+        except HttpParserError:
+            self._surplus = True
+        if self._surplus or (self._ended and data.endswith(_TOO_MANY)):
+            self._surplus = True
+            self.broken(UpstreamFailed(_BROKEN_CHUNKS))
+            return
+        self.last = data
+        if not self._ended:
+            stream.pass_on(data)
+        elif stream.ends(data):
+            self.completed(reusable=self._head.keep)
+        else:
+            self.broken(UpstreamFailed(_NO_LAST_EVENT))
+
+    def _dechunk(
+        self,
+        parser: HttpResponseParser,
+        undone: _Body,
+        take: Callable[[bytes], None],
+        end: Callable[[], None],
+        data: bytes,
+    ) -> None:
         try:
             parser.feed_data(data)
         except HttpParserError:
-            self.broken(UpstreamFailed("llama-server's chunked framing is broken"))
+            self._surplus = True
+            self.broken(UpstreamFailed(_BROKEN_CHUNKS))
             return
         if undone.pieces:
             self.last = b"".join(undone.pieces)
-            self._write(self.last)
             undone.pieces.clear()
-        if self._ended:
-            self.completed(reusable=False)
+            take(self.last)
+        if self._ended and self.exchange is not None:
+            end()
 
     def _until_close(self, data: bytes) -> None:
         self.last = data

@@ -7,10 +7,9 @@ default model's.
 
 from collections.abc import Callable
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-
 from supervisor.errors import BadRequest, NotFound
-from supervisor.proxy.admission import Gate
+from supervisor.proxy import asked
+from supervisor.proxy.gate import Gate
 from supervisor.proxy.inflight import Exchange
 from supervisor.types import ModelName
 
@@ -20,15 +19,6 @@ SLOTLESS = frozenset(
     b"/messages/count_tokens /v1/chat/completions/input_tokens /chat/completions/input_tokens "
     b"/v1/responses/input_tokens /responses/input_tokens /v1/chat/completions/control".split()
 )
-
-
-class _Asked(BaseModel):
-    """The one field this stage acts on; the body goes on untouched."""
-
-    model: str | None = None
-
-
-_ASKED = TypeAdapter(_Asked)
 
 
 def chooser(gates: dict[ModelName, Gate], default: ModelName) -> Callable[[Exchange], None]:
@@ -45,14 +35,13 @@ def chooser(gates: dict[ModelName, Gate], default: ModelName) -> Callable[[Excha
 def _named(exchange: Exchange, gates: dict[ModelName, Gate], default: ModelName) -> ModelName:
     if not exchange.body:
         return default
-    try:
-        name = _ASKED.validate_json(exchange.body).model
-    except ValidationError as exc:
-        raise BadRequest(
-            f"the body is not a JSON object with a model name: {exc.errors()[0]['msg']}"
-        ) from None
+    # A body that stage 1 has not read is on a path unknown to it: its name counts all the same.
+    body = exchange.asked if exchange.asked is not None else asked.understood(exchange.body)
+    name = body.get("model")
     if name is None:
         return default
+    if not isinstance(name, str):
+        raise BadRequest("model must be a name")
     if name not in gates:
         raise NotFound(f"there is no model named {name!r}", hint=f"there are: {', '.join(gates)}")
     return ModelName(name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from supervisor.proc import vitals
 from supervisor.proc.hang import BUSY_SHARE, Standing
 
+LOOK_GAP_MIN_S = 0.5  # several answers may stand still in one sweep: one look does for all
 LOOK_GAP_S = 5.0  # sweeps come once a second while an answer stands still
 MAX_PING_BYTES = 256
 # Comment lines and empty ones, with the chunks' own lines around them or without.
@@ -49,9 +50,9 @@ class Stillness:
 
     def idle_s(self, pid: int | None, now: float) -> float:
         """For how long the child has not used the processor, as far as it was looked at."""
-        signs = vitals.read(pid) if pid is not None else None
         gap_s = now - self._looked_at
-        if gap_s > 0:  # several answers may stand still in one sweep
+        if gap_s >= LOOK_GAP_MIN_S:
+            signs = vitals.read(pid) if pid is not None else None
             cpu_s = signs.cpu_s if signs is not None else 0.0
             worked = signs is not None and cpu_s - self._cpu_s >= BUSY_SHARE * gap_s
             if worked or gap_s > LOOK_GAP_S:  # after a gap nothing is known: begin anew

@@ -6,16 +6,23 @@ no byte of an answer has come; a connection that breaks otherwise is a matter fo
 """
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import Protocol
+
+import structlog
 
 from supervisor.clock import Clock
 from supervisor.errors import LlmsupError, UpstreamCrashed, UpstreamFailed
 from supervisor.events import Endpoint
+from supervisor.proxy.continuation import CannotContinue
 from supervisor.proxy.headers import Framing
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.relay import Relay
 from supervisor.proxy.stillness import Swept, is_ping
+from supervisor.proxy.stream import ClientStream
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 IDLE_S = 4.0
 CONNECT_TIMEOUT_S = 5.0
@@ -29,6 +36,9 @@ class Owner(Protocol):
 
     def doubt(self) -> None:
         """The child refused or dropped a connection for no reason known here."""
+
+    def retries(self, exchange: Exchange, status: int) -> bool:
+        """Whether an answer with this status is asked for again."""
 
 
 class Upstream(Relay):
@@ -50,6 +60,7 @@ class Upstream(Relay):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._phase = self._unexpected
 
     @property
     def usable(self) -> bool:
@@ -109,8 +120,13 @@ class Upstream(Relay):
 
     def completed(self, *, reusable: bool) -> None:
         exchange = self._release()
-        if exchange.leased and self._head.status == 200:
-            self._pool.answered = True
+        if exchange.leased:
+            exchange.served = True
+            self._pool.answered |= self._head.status == 200
+        self._put_back(reusable=reusable)
+        exchange.connection.finish(exchange)
+
+    def _put_back(self, *, reusable: bool) -> None:
         self.resume()
         if reusable:
             self._reused = True
@@ -118,7 +134,6 @@ class Upstream(Relay):
         else:
             self._pool.forget(self)
             self._transport.abort()  # `close` would wait for the rest of a body that nobody reads
-        exchange.connection.finish(exchange)
 
     def broken(self, error: LlmsupError) -> None:
         exchange = self._release()
@@ -128,8 +143,11 @@ class Upstream(Relay):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._pool.forget(self)
-        if self.exchange is None:
-            return
+        if self.exchange is not None:
+            self._lost(exc)
+        self.untie()
+
+    def _lost(self, exc: Exception | None) -> None:
         begun = self.answer_begun
         exchange = self._release()
         if exchange.answering and self._head.framing is Framing.UNTIL_CLOSE and exc is None:
@@ -140,10 +158,36 @@ class Upstream(Relay):
             self._fail(exchange, self._pool.crashed())
 
     def _fail(self, exchange: Exchange, error: LlmsupError) -> None:
-        if exchange.answering:
-            self.cut(exchange, error)
-        else:
+        stream = exchange.stream
+        if not exchange.answering:
             self._pool.owner.lost(exchange, error)
+        elif stream is None:
+            self.cut(exchange, error)
+        elif exchange.final:
+            stream.cut(error)
+        else:
+            self._continue(exchange, stream, error)
+
+    def _continue(self, exchange: Exchange, stream: ClientStream, error: LlmsupError) -> None:
+        """In the middle of a stream that has been kept: somebody else may finish it."""
+        try:
+            if stream.resume():
+                self._pool.owner.lost(exchange, error)
+            else:
+                stream.close()
+        except CannotContinue as why:
+            log.warning("stream cut", request_id=exchange.id.decode("latin-1"), because=str(why))
+            stream.cut(UpstreamCrashed(f"{error.message}, and what follows could not be right: {why}"))
+
+    def once_more(self, *, strange: bool, reusable: bool) -> None:
+        exchange = self._release()
+        self._pool.strange |= strange
+        exchange.attempts -= 1
+        self._put_back(reusable=reusable)
+        self._pool.send(exchange)
+
+    def wants_again(self, exchange: Exchange, status: int) -> bool:
+        return self._pool.owner.retries(exchange, status)
 
 
 class Pool:
@@ -152,6 +196,7 @@ class Pool:
     def __init__(self, endpoint: Endpoint, model: str, owner: Owner, clock: Clock) -> None:
         self.owner = owner
         self.closed = False
+        self.strange = False  # its streams cannot be assembled: what is not to be streamed is asked as it is
         self.answered = False  # work has been done, since the latest sweep
         self._endpoint = endpoint
         self._model = model
@@ -173,12 +218,14 @@ class Pool:
 
     def message(self, exchange: Exchange) -> bytes:
         """The request as llama-server gets it: framed by us, whatever the client's framing was."""
-        fields, body = exchange.fields, exchange.body
+        fields = exchange.fields
+        body = exchange.body if exchange.outgoing is None else exchange.outgoing
         framed = bool(body) or fields.length is not None or fields.chunked
-        return b"%b %b%b%b%b\r\n%b" % (
+        return b"%b %b%btraceparent: %b\r\n%b%b\r\n%b" % (
             exchange.method,
-            exchange.target,
+            exchange.outgoing_target or exchange.target,
             self._preamble,
+            exchange.trace,
             fields.passed,
             b"Content-Length: %d\r\n" % len(body) if framed else b"",
             body,
@@ -191,6 +238,8 @@ class Pool:
 
     def send(self, exchange: Exchange) -> None:
         exchange.attempts += 1
+        if exchange.assembled and self.strange:
+            exchange.outgoing, exchange.assembled = None, False
         idle = self._idle
         while idle:
             upstream = idle.pop()
@@ -216,9 +265,7 @@ class Pool:
         exchange = self._connecting.pop(task)
         if task.cancelled() or (error := task.exception()) is not None:
             if not exchange.gone:
-                why = "was stopped" if task.cancelled() else f"took no connection: {error}"
-                self.owner.doubt()
-                self.owner.lost(exchange, UpstreamFailed(f"llama-server ({self._model}) {why}"))
+                self._not_connected(exchange, None if task.cancelled() else error)
             return
         upstream = task.result()
         if self.closed:
@@ -232,6 +279,16 @@ class Pool:
         else:
             self._busy.add(upstream)
             upstream.send(exchange)
+
+    def _not_connected(self, exchange: Exchange, error: BaseException | None) -> None:
+        why = "was stopped" if error is None else f"took no connection: {error}"
+        self.owner.doubt()
+        failed = UpstreamFailed(f"llama-server ({self._model}) {why}")
+        if isinstance(error, TimeoutError):
+            failed.reason = "ETIMEDOUT"
+        elif isinstance(error, OSError) and error.errno is not None:
+            failed.reason = errno.errorcode.get(error.errno)
+        self.owner.lost(exchange, failed)
 
     def give_back(self, upstream: Upstream) -> None:
         self._busy.discard(upstream)

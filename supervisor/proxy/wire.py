@@ -25,6 +25,7 @@ HEADER_TIMEOUT_S = 10.0
 BODY_IDLE_TIMEOUT_S = 30.0
 KEEP_ALIVE_S = 75.0
 SLOW_READER_S = 30.0  # also for its part in closing
+TLS_LINGER_S = 1.0  # for the rest to run out: asyncio cannot close one half of a TLS connection
 PROBE_FIRST_S, PROBE_EVERY_S = 0.05, 1.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
@@ -80,14 +81,18 @@ class ClientConnection(RequestReader):
         if current is not None:
             handler.cancel(current)
             self._done_with(current)
+        del self._parser  # its callbacks are ours: a ring, which would wait for the collector
 
     def eof_received(self) -> bool:
         """A client may close its half and still read (RFC 9112, 9.6). Whether it does, a probe tells.
 
-        HTTP/1.0 knows no interim responses to probe with: there, who has closed has left.
+        HTTP/1.0 knows no interim responses to probe with: there, who has closed has left. So it is with TLS,
+        where asyncio closes both halves whatever is said here.
         """
         current = self.current
         if (current is None and not self._queue) or (current is not None and current.http10):
+            return False
+        if not self._transport.can_write_eof():
             return False
         self._half_closed = True
         self._probe()
@@ -216,7 +221,10 @@ class ClientConnection(RequestReader):
             return
         self._closing = True
         self.since = self._handler.now
-        self._transport.write_eof()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            asyncio.get_running_loop().call_later(TLS_LINGER_S, self._transport.close)
         if self._hold:
             self._transport.resume_reading()
 

@@ -166,7 +166,8 @@ def test_status_for_machines_has_the_contracts_shape_and_for_people_says_the_sam
 
 
 def test_chat_streams_and_a_cut_stream_ends_with_1() -> None:
-    with running(models={"demo": {"fake": {"token_delay_s": 0.1}}}) as daemon:
+    models, proxy = {"demo": {"fake": {"token_delay_s": 0.1}}}, {"continue_after_crash": False}
+    with running(models=models, proxy=proxy) as daemon:
         asking = daemon.popen("chat", "Hello", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert asking.stdout is not None
         first, begun = asking.stdout.read(1), time.monotonic()
@@ -175,7 +176,7 @@ def test_chat_streams_and_a_cut_stream_ends_with_1() -> None:
         assert whole.endswith(b"\n")
         assert (asking.returncode, errors) == (0, b"")
         assert time.monotonic() - begun > 0.3  # the rest came later
-        daemon.behave(crash_signal="SIGKILL", crash_at="chunk:3", token_delay_s=0)
+        daemon.behave(crash_signal="SIGKILL", crash_at="chunk:3", token_delay_s=0)  # not again and again
         cut = daemon.cli("chat", "Hello")
         daemon.behave()
         assert_one_line(cut, 1, "died while it answered")

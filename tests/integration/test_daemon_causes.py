@@ -25,7 +25,7 @@ def why(daemon: DaemonUnderTest, *arguments: str) -> dict[str, Any]:
 
 
 def newest(daemon: DaemonUnderTest, cause: str) -> dict[str, Any]:
-    """The newest death, once it is on the disk and has that cause."""
+    """The newest death, once that is told and has that cause."""
 
     def found() -> dict[str, Any] | None:
         told = why(daemon)["deaths"]
@@ -38,6 +38,7 @@ def record(daemon: DaemonUnderTest) -> Any:
     return daemon.state_dir / deaths.FILE_NAME
 
 
+@pytest.mark.fault(1)
 def test_why_with_and_without_a_daemon() -> None:
     with running() as daemon:
         assert "No deaths are on record" in daemon.cli("why").stdout
@@ -64,6 +65,7 @@ def test_why_with_and_without_a_daemon() -> None:
         assert "no model named 'nonesuch'" in daemon.cli("why", "nonesuch").stderr
 
 
+@pytest.mark.fault(7)
 def test_a_missing_model_is_explained_and_started_once_it_is_there() -> None:
     with DaemonUnderTest() as daemon:
         content = daemon.model_path.read_bytes()
@@ -78,6 +80,7 @@ def test_a_missing_model_is_explained_and_started_once_it_is_there() -> None:
         daemon.wait_ready()
 
 
+@pytest.mark.fault(7)
 def test_a_broken_model_starts_by_itself_when_mended() -> None:
     with DaemonUnderTest() as daemon:
         content = daemon.model_path.read_bytes()
@@ -91,6 +94,7 @@ def test_a_broken_model_starts_by_itself_when_mended() -> None:
         daemon.wait_ready()
 
 
+@pytest.mark.fault(7)
 def test_an_unknown_flag_is_explained_by_the_line_that_says_it() -> None:
     with DaemonUnderTest(models={"demo": {"args": ["--no-such-flag"]}}) as daemon:
         daemon.run()
@@ -100,6 +104,7 @@ def test_an_unknown_flag_is_explained_by_the_line_that_says_it() -> None:
         assert "models.demo.args" in told["todo"]
 
 
+@pytest.mark.fault(8)
 def test_out_of_memory_once_with_the_safe_profile_then_failed_with_the_numbers() -> None:
     safe = {"context_size": 1024, "batch_size": 64}
     fake = {"load_message": NO_MEMORY, "load_exit": 1}
@@ -145,6 +150,7 @@ def small_cgroup() -> Iterator[Path]:
         folder.rmdir()
 
 
+@pytest.mark.fault(8)
 def test_a_kill_by_the_kernel_is_out_of_memory_and_no_kill_from_outside(small_cgroup: Path) -> None:
     fake = {"rss_bytes": 600 * MIB, "fault_runs": 1}
     with DaemonUnderTest(models={"demo": {"safe_profile": {"context_size": 1024}, "fake": fake}}) as daemon:
@@ -186,6 +192,7 @@ def test_a_damaged_record_is_moved_aside_and_the_one_before_used(garbage: bytes)
         until(lambda: len(why(daemon)["deaths"]) == 2, "the old and the new")
 
 
+@pytest.mark.fault(24)
 def test_a_daemon_killed_while_it_writes_leaves_a_whole_record() -> None:
     """FAULTS 24; at any moment: tests/unit/proc/test_deaths.py."""
     with DaemonUnderTest() as daemon:
@@ -205,6 +212,7 @@ def test_a_daemon_killed_while_it_writes_leaves_a_whole_record() -> None:
         daemon.expected_exit = None
 
 
+@pytest.mark.fault(30)
 def test_a_record_that_cannot_be_written_is_flagged_and_caught_up_with() -> None:
     with running() as daemon:
         # Root may write anywhere, so the new file's place is taken by a folder.
@@ -213,7 +221,11 @@ def test_a_record_that_cannot_be_written_is_flagged_and_caught_up_with() -> None
         daemon.wait_next(daemon.kill_child())
         until(lambda: daemon.status()["deaths"]["error"], "flagged")
         assert "not on the disk" in daemon.cli("status").stdout
-        assert "not on the disk yet" in daemon.cli("why").stdout
+        said = daemon.cli("why").stdout
+        assert "not on the disk yet" in said
+        assert "1 x killed" in said, "what is only in its memory is told by the daemon"
+        assert not record(daemon).exists() or not deaths.read(record(daemon))[0]
+        assert why(daemon, "demo")["deaths"][0]["cause"] == "killed"
         assert daemon.chat().status == 200
         blocked.rmdir()
         until(lambda: daemon.status()["deaths"]["error"] is None, "caught up")

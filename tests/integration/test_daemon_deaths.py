@@ -1,5 +1,6 @@
 """FAULTS 1-6, 10 and 52: the child ends, in every manner, and the daemon carries on."""
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ def steady(one: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in one.items() if key not in {"uptime_s", "rss_bytes"}}
 
 
+@pytest.mark.fault(1)
 def test_every_death_while_idle_is_seen_named_and_mended_while_others_do_not_notice() -> None:
     models: dict[str, dict[str, object]] = {name: {} for name in ("bystander", *DEATHS)}
     with running(models=models) as daemon:
@@ -55,6 +57,7 @@ def test_every_death_while_idle_is_seen_named_and_mended_while_others_do_not_not
         assert steady(daemon.model("bystander")) == bystander
 
 
+@pytest.mark.fault(1)
 def test_a_killed_idle_child_is_replaced_at_once_every_time(daemon: DaemonUnderTest) -> None:
     before = daemon.model()["restarts"]
     for _ in range(5):
@@ -65,6 +68,7 @@ def test_a_killed_idle_child_is_replaced_at_once_every_time(daemon: DaemonUnderT
     assert daemon.model()["restarts"] == before + 5
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize(
     ("crash_signal", "stream"), [("SIGKILL", False), ("SIGKILL", True), ("SIGSEGV", True)]
 )
@@ -84,12 +88,42 @@ def test_a_request_whose_child_dies_before_the_first_byte_is_answered_by_the_nex
     assert after["models"][0]["generation"] == generation + 1
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/completion"])
-def test_a_stream_whose_child_dies_never_looks_finished(daemon: DaemonUnderTest, path: str) -> None:
+def test_a_stream_whose_child_dies_goes_on_with_the_next(daemon: DaemonUnderTest, path: str) -> None:
+    generation = daemon.model()["generation"]
+    body = chat_body("Hello", stream=True, max_tokens=8) | {"prompt": "Hello", "n_predict": 8}
+    due = daemon.ask("POST", path, body).events()
+    fake = {"crash_signal": "SIGKILL", "crash_at": "chunk:3", "fault_runs": daemon.starts()}
+    reply = daemon.ask("POST", path, body | {"fake": fake})
+    assert reply.status == 200
+    assert reply.complete
+    assert texts(reply.events()) == texts(due)
+    assert reply.body.count(b": llmsup-continued\n\n") == 1
+    assert len({json.loads(event).get("id") for event in reply.events() if event != "[DONE]"}) == 1
+    daemon.wait_next(generation)
+    assert daemon.model()["last_death"]["cause"] == "killed"
+
+
+def texts(events: list[str]) -> str:
+    """What a client makes of them, in any of the three forms."""
+    said = ""
+    for event in (json.loads(data) for data in events if data != "[DONE]"):
+        for choice in event.get("choices", [{"text": event.get("content")}]):
+            said += choice.get("text") or choice.get("delta", {}).get("content") or ""
+    return said
+
+
+@pytest.mark.fault(3)
+@pytest.mark.parametrize("option", [{"n": 2}, {"logprobs": True}, {"tool_call": True}])
+def test_a_stream_that_could_not_go_on_rightly_never_looks_finished(
+    daemon: DaemonUnderTest, option: dict[str, object]
+) -> None:
     fake = {"crash_signal": "SIGKILL", "crash_at": "chunk:3"}
     generation = daemon.model()["generation"]
-    body = chat_body("Hello", stream=True, fake=fake) | {"prompt": "Hello"}
-    reply = daemon.ask("POST", path, body)
+    switches, asked = (option, {}) if "tool_call" in option else ({}, option)
+    body = chat_body("Hello", stream=True, fake=fake | switches, **asked)
+    reply = daemon.ask("POST", CHAT, body)
     assert reply.status == 200
     assert not reply.complete  # no last chunk
     *_, last = reply.events()
@@ -100,6 +134,7 @@ def test_a_stream_whose_child_dies_never_looks_finished(daemon: DaemonUnderTest,
     assert daemon.model()["last_death"]["cause"] == "killed"
 
 
+@pytest.mark.fault(4)
 def test_killed_again_and_again_under_load_no_whole_answer_fails(daemon: DaemonUnderTest) -> None:
     """FAULTS 4, with answers that are not streamed: each is asked again until it comes."""
     answers: list[rawhttp.Response] = []
@@ -125,6 +160,7 @@ def test_killed_again_and_again_under_load_no_whole_answer_fails(daemon: DaemonU
     assert daemon.status()["requests"]["failed"] == failed
 
 
+@pytest.mark.fault(5, 6)
 def test_one_that_dies_soon_every_time_is_tried_again_later_and_later() -> None:
     """FAULTS 5 and 6: to have been READY for a moment is no merit."""
     models: dict[str, dict[str, Any]] = {
@@ -157,6 +193,7 @@ def test_a_restart_ends_a_backoff_at_once() -> None:
         assert daemon.model()["uptime_s"] < 1.0
 
 
+@pytest.mark.fault(10)
 def test_grandchildren_are_gone_before_the_next_generation() -> None:
     with running(models={"demo": {"fake": {"spawn_grandchild": True}}}) as daemon:
         sleepers = daemon.alive(needle="sleep")
@@ -167,6 +204,7 @@ def test_grandchildren_are_gone_before_the_next_generation() -> None:
         assert len(daemon.alive(needle="sleep")) == 1
 
 
+@pytest.mark.fault(11)
 def test_one_that_forks_away_from_its_parent_is_ended_and_counted() -> None:
     """FAULTS 11: the process we know ends at once, the one that serves is nobody's."""
     with DaemonUnderTest(models={"demo": {"fake": {"fork_at_start": True}}}) as daemon:
@@ -187,6 +225,7 @@ def test_a_clients_connection_outlives_the_child() -> None:
             daemon.wait_for(lambda one, past=generation: one["generation"] > past, "the next")
 
 
+@pytest.mark.fault(34)
 def test_descriptors_and_threads_are_back_to_their_number_after_thirty_deaths() -> None:
     with running() as daemon:
         process = psutil.Process(daemon.pid)

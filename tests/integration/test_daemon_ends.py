@@ -35,6 +35,7 @@ def rest(reader: rawhttp.Reader) -> tuple[str, bool]:
 # ---- drained, hurried
 
 
+@pytest.mark.fault(26)
 def test_a_stream_is_finished_before_the_end_and_newcomers_are_refused() -> None:
     with running() as daemon, daemon.streaming(max_tokens=8, fake=SLOW) as reader:
         assert daemon.process is not None
@@ -51,6 +52,7 @@ def test_a_stream_is_finished_before_the_end_and_newcomers_are_refused() -> None
         assert daemon.process.wait(DEADLINE_S) == 0
 
 
+@pytest.mark.fault(16, 26)
 def test_a_stream_that_outlasts_the_drain_ends_honestly() -> None:
     with running(proxy={"drain_timeout_s": 0.3}) as daemon:
         with daemon.streaming(max_tokens=1000, fake=SLOW) as reader:
@@ -63,6 +65,7 @@ def test_a_stream_that_outlasts_the_drain_ends_honestly() -> None:
         assert time.monotonic() - begun >= 0.3
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("how", ["Ctrl-C", "stop --now"])
 def test_a_second_wish_hurries(how: str) -> None:
     with running() as daemon, daemon.streaming(max_tokens=2000, fake=SLOW) as reader:
@@ -79,6 +82,7 @@ def test_a_second_wish_hurries(how: str) -> None:
         assert daemon.process.wait(5) == 0
 
 
+@pytest.mark.fault(10, 16)
 def test_a_child_that_ignores_sigterm_and_its_grandchild_are_ended_by_wishing_on() -> None:
     """FAULTS 16: each further signal is one more rung; unhurried the ladder takes 7 s."""
     with running(models={"demo": {"fake": {"ignore_sigterm": True, "spawn_grandchild": True}}}) as daemon:
@@ -94,6 +98,7 @@ def test_a_child_that_ignores_sigterm_and_its_grandchild_are_ended_by_wishing_on
         assert process.returncode == 0
 
 
+@pytest.mark.fault(16)
 def test_a_stopped_child_is_stopped_for_good() -> None:
     """It sleeps by SIGSTOP: SIGTERM alone would wait for SIGCONT."""
     with running() as daemon:
@@ -105,6 +110,7 @@ def test_a_stopped_child_is_stopped_for_good() -> None:
 # ---- the daemon is killed
 
 
+@pytest.mark.fault(23)
 def test_no_child_outlives_a_killed_daemon_and_the_next_start_is_clean() -> None:
     """FAULTS 23."""
     with running() as daemon:
@@ -120,6 +126,7 @@ def test_no_child_outlives_a_killed_daemon_and_the_next_start_is_clean() -> None
         assert daemon.chat().status == 200
 
 
+@pytest.mark.fault(23)
 def test_a_daemon_killed_while_it_loads_leaves_nothing() -> None:
     with DaemonUnderTest(models={"demo": {"fake": {"load_s": 60}}}) as daemon:
         daemon.run()
@@ -153,6 +160,7 @@ def daemon(unshaken: DaemonUnderTest) -> DaemonUnderTest:
     return unshaken
 
 
+@pytest.mark.fault(29)
 def test_sighup_changes_nothing(daemon: DaemonUnderTest) -> None:
     assert daemon.process is not None
     before = daemon.child_pid
@@ -179,6 +187,7 @@ def test_a_moments_stop_of_the_daemon_restarts_nothing(daemon: DaemonUnderTest) 
     assert daemon.child_pid == before
 
 
+@pytest.mark.fault(29)
 def test_closed_standard_streams_are_survived() -> None:
     with DaemonUnderTest() as daemon:
         command = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *daemon.command("run")]
@@ -189,6 +198,7 @@ def test_closed_standard_streams_are_survived() -> None:
         assert daemon.chat().status == 200
 
 
+@pytest.mark.fault(29)
 def test_a_reader_of_its_log_that_leaves_is_survived() -> None:
     with DaemonUnderTest() as daemon:
         daemon.run(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -201,6 +211,7 @@ def test_a_reader_of_its_log_that_leaves_is_survived() -> None:
         assert daemon.chat().status == 200
 
 
+@pytest.mark.fault(30)
 def test_a_removed_log_folder_hurts_nobody_and_comes_back(daemon: DaemonUnderTest) -> None:
     """FAULTS 30."""
     logs = daemon.state_dir / "logs"
@@ -238,6 +249,7 @@ def _refuses(port: int) -> bool:
     return False
 
 
+@pytest.mark.fault(31)
 def test_a_flood_of_output_blocks_nobody_and_stays_bounded() -> None:
     """FAULTS 31."""
     with running() as daemon:
@@ -253,6 +265,7 @@ def test_a_flood_of_output_blocks_nobody_and_stays_bounded() -> None:
         assert max(file.stat().st_size for file in files) < 11 << 20
 
 
+@pytest.mark.fault(32)
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit, which is Linux's")
 def test_without_descriptors_it_refuses_or_cuts_and_goes_on_by_itself(daemon: DaemonUnderTest) -> None:
     """FAULTS 32: nothing is held against the child.

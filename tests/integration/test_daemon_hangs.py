@@ -94,6 +94,7 @@ def begin(daemon: DaemonUnderTest, switches: Switches) -> tuple[dict[str, float]
     return begun, asking
 
 
+@pytest.mark.fault(12, 13)
 @pytest.mark.timeout(240)
 def test_every_kind_of_hang_is_found_and_replaced_and_its_requests_are_answered(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -150,6 +151,7 @@ def test_while_it_is_suspect_health_says_so_and_requests_wait_and_it_may_come_ba
     assert one.ask("GET", "/health").status == 200
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     "slow", [{"first_token_delay_s": 7.0}, {"token_delay_s": 3.0}], ids=["prefill", "decode"]
@@ -163,6 +165,7 @@ def test_what_is_slow_is_left_alone(one: DaemonUnderTest, slow: dict[str, float]
     assert (now["generation"], now["restarts"], now["suspect"]) == (1, 0, None)
 
 
+@pytest.mark.fault(14)
 def test_a_canary_behind_slow_work_in_every_slot_kills_nobody() -> None:
     models = {"demo": {"parallel": 1}}
     with running(models=models, proxy=QUICK) as daemon:
@@ -182,6 +185,7 @@ def test_one_request_that_stands_still_by_itself_is_given_up_and_nothing_is_kill
     assert one.chat().status == 200
 
 
+@pytest.mark.fault(17)
 @pytest.mark.timeout(240)
 def test_after_three_kills_it_is_left_alone_and_requests_are_told_so() -> None:
     with running(proxy=QUICK | {"queue_timeout_s": 3}) as daemon:

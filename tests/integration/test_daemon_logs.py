@@ -31,6 +31,7 @@ def child_log(daemon: DaemonUnderTest) -> Path:
 # ---- too much
 
 
+@pytest.mark.fault(31)
 def test_a_flood_blocks_nobody_takes_no_memory_and_says_what_is_missing() -> None:
     """FAULTS 31: far above 1 GB a minute, for 3 s."""
     with running() as daemon:
@@ -56,6 +57,7 @@ def test_a_flood_blocks_nobody_takes_no_memory_and_says_what_is_missing() -> Non
 # ---- places that are gone, full or planted
 
 
+@pytest.mark.fault(30)
 def test_a_folder_that_becomes_a_file_is_flagged_and_recovered_from() -> None:
     """FAULTS 30. (Root may write where it may not, so the folder is replaced instead of made read-only.)"""
     with running() as daemon:
@@ -77,6 +79,7 @@ def test_a_folder_that_becomes_a_file_is_flagged_and_recovered_from() -> None:
         assert "[llmsup] dropped " in (folder / GENERAL).read_text()
 
 
+@pytest.mark.fault(30)
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit, which is Linux's")
 def test_a_limit_on_file_sizes_is_like_a_full_disk() -> None:
     with running() as daemon:

@@ -56,6 +56,7 @@ def record(process: "subprocess.Popen[bytes]", **changes: object) -> Record:
     return Record(**{**facts, "model": "demo", "generation": 1, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("how", ["recorded and marked", "marked and locked", "recorded and locked"])
 def test_what_a_killed_daemon_left_is_ended_by_the_next(how: str) -> None:
     with (
@@ -73,6 +74,7 @@ def test_what_a_killed_daemon_left_is_ended_by_the_next(how: str) -> None:
         assert [one.pid for one in leftovers.recorded(path)] == [daemon.child_pid]
 
 
+@pytest.mark.fault(25)
 def test_a_stranger_with_a_recorded_pid_is_untouched() -> None:
     with DaemonUnderTest() as daemon:
         daemon.run_dir.create()
@@ -195,6 +197,7 @@ def test_reload_applies_the_level_and_names_the_rest() -> None:
         assert daemon.child_pid == before
 
 
+@pytest.mark.fault(29)
 def test_a_broken_configuration_is_refused_and_nothing_happens() -> None:
     with running() as daemon:
         before = daemon.child_pid
@@ -221,6 +224,7 @@ def test_reload_without_a_daemon_is_3() -> None:
 # ---- what does not end it
 
 
+@pytest.mark.fault(27)
 def test_three_seconds_of_stillness_of_the_daemon_restart_nothing() -> None:
     """FAULTS 27: after SIGCONT every timer is late at once, and none of that is the child's fault."""
     with running() as daemon:

@@ -25,6 +25,7 @@ def newest(daemon: DaemonUnderTest, cause: str) -> dict[str, Any]:
     return until(found, f"why says {cause}") or {}
 
 
+@pytest.mark.fault(1)
 def test_a_crash_a_kill_and_what_was_said_before(llama_server_binary: Path, demo_model: Path) -> None:
     with running(binary=llama_server_binary, model_path=demo_model) as daemon:
         daemon.wait_for(lambda one: one["uptime_s"] > 0.5, "its memory has been looked at")
@@ -37,6 +38,7 @@ def test_a_crash_a_kill_and_what_was_said_before(llama_server_binary: Path, demo
         assert newest(daemon, "killed")["then"] == "started it again at once"
 
 
+@pytest.mark.fault(8)
 def test_out_of_memory_is_answered_with_the_safe_profile(
     llama_server_binary: Path, demo_model: Path, tmp_path: Path
 ) -> None:
@@ -60,6 +62,7 @@ def test_out_of_memory_is_answered_with_the_safe_profile(
         assert daemon.chat(max_tokens=4).status == 200
 
 
+@pytest.mark.fault(7)
 def test_a_model_cut_short_starts_once_it_is_whole(
     llama_server_binary: Path, demo_model: Path, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ def test_start_chat_status_stop(llama_server_binary: Path, demo_model: Path) -> 
 # ---- deaths
 
 
+@pytest.mark.fault(2)
 def test_a_hundred_chats_with_a_kill_in_their_middle_are_a_hundred_answers(fresh: DaemonUnderTest) -> None:
     statuses = []
     for turn in range(100):
@@ -104,6 +105,7 @@ def test_a_hundred_chats_with_a_kill_in_their_middle_are_a_hundred_answers(fresh
     assert fresh.status()["requests"]["failed"] == 0
 
 
+@pytest.mark.fault(1, 2)
 def test_after_kill_9_it_answers_again(fresh: DaemonUnderTest, capsys: pytest.CaptureFixture[str]) -> None:
     times = []
     for _ in range(10):
@@ -118,6 +120,7 @@ def test_after_kill_9_it_answers_again(fresh: DaemonUnderTest, capsys: pytest.Ca
         )
 
 
+@pytest.mark.fault(23)
 def test_no_llama_server_outlives_a_killed_daemon(fresh: DaemonUnderTest) -> None:
     assert fresh.process is not None
     fresh.expected_exit = -signal.SIGKILL
@@ -126,6 +129,7 @@ def test_no_llama_server_outlives_a_killed_daemon(fresh: DaemonUnderTest) -> Non
     until(lambda: not fresh.alive(), "all gone", GONE_S)
 
 
+@pytest.mark.fault(3)
 def test_a_stream_cut_by_a_crash_never_looks_finished(fresh: DaemonUnderTest) -> None:
     with fresh.streaming("Tell me a story", max_tokens=2000, ignore_eos=True) as reader:
         fresh.kill_child()
@@ -272,6 +276,7 @@ def _broken(kind: str, demo: Path, out: Path) -> Path:
     return out
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize(
     ("kind", "cause", "words"),
     [
@@ -296,6 +301,7 @@ def test_a_model_that_cannot_load_fails_at_once_in_words(
         assert daemon.ask("GET", "/health").status == 500
 
 
+@pytest.mark.fault(7)
 def test_an_unknown_flag_is_named(llama_server_binary: Path, demo_model: Path) -> None:
     models = {"demo": {"args": ["--mlock"]}}
     with DaemonUnderTest(binary=llama_server_binary, model_path=demo_model, models=models) as daemon:
@@ -305,6 +311,7 @@ def test_an_unknown_flag_is_named(llama_server_binary: Path, demo_model: Path) -
         assert "--mlock" in one["last_death"]["detail"]
 
 
+@pytest.mark.fault(18)
 def test_a_busy_port_gives_the_next(llama_server_binary: Path, demo_model: Path) -> None:
     with rawhttp.socket.socket() as squatter:
         port = free_port()

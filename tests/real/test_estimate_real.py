@@ -8,14 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from supervisor.proc import fitparams
-from supervisor.proc.estimate import Estimate, estimate, largest_context
+from supervisor.proc.estimate import Estimate, Plan, estimate, largest_context
 from supervisor.proc.gguf import GgufError, read_header
 from supervisor.types import MIB
 
@@ -98,7 +98,7 @@ def flags(options: Options) -> list[object]:
 
 
 def compare(binary: Path, model: Path, options: Options) -> tuple[Served, Estimate]:
-    seen, told = serve(binary, model, *flags(options)), estimate(read_header(model), **options)
+    seen, told = serve(binary, model, *flags(options)), estimate(read_header(model), Plan(**options))
     assert seen.rss_bytes, seen.errors
     assert seen.kv_mib == pytest.approx(told.kv_bytes / MIB, abs=2 * LOG_MIB)
     return seen, told
@@ -155,7 +155,7 @@ def test_fit_params_agrees(llama_server_binary: Path, any_model: Path) -> None:
         opinion = fitparams.ask(tool, any_model, **options)
         assert opinion.devices, opinion.reason
         [host] = opinion.devices
-        told = estimate(header, **options)
+        told = estimate(header, Plan(**options))
         assert host.device == "Host"
         assert host.model_mib == told.weights_bytes // MIB
         assert host.context_mib == told.kv_bytes // MIB
@@ -175,8 +175,9 @@ def test_fit_params_declines_a_damaged_file_with_a_reason(llama_server_binary: P
 
 def test_largest_context_is_the_edge(llama_server_binary: Path, demo_model: Path) -> None:
     header = read_header(demo_model)
-    budget = estimate(header, context_size=5120, parallel=1).total_bytes
-    assert largest_context(header, budget, parallel=1) == 5120
+    plan = Plan(context_size=5120, parallel=1)
+    budget = estimate(header, plan).total_bytes
+    assert largest_context(header, budget, replace(plan, context_size=0)) == 5120
     compare(llama_server_binary, demo_model, {"context_size": 5120, "parallel": 1})
 
 

@@ -53,6 +53,7 @@ def ask_at_once(
     return replies, threads
 
 
+@pytest.mark.fault(12)
 def test_a_stopped_one_is_replaced_idle_or_not(
     llama_server_binary: Path, demo_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_stopped_one_is_replaced_idle_or_not(
         assert {daemon.model(name)["last_death"]["cause"] for name in models} == {"hung"}
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("stream", [True, False])
 def test_long_prefills_and_many_decodes_on_a_slow_model_are_left_alone(
     slow: DaemonUnderTest, capsys: pytest.CaptureFixture[str], stream: bool

@@ -14,6 +14,7 @@ class FakeClock:
 
     def __init__(self) -> None:
         self._now = 1000.0
+        self._set_by = timedelta()
         self._order = itertools.count()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
@@ -24,7 +25,11 @@ class FakeClock:
         return self._now
 
     def wall(self) -> datetime:
-        return START + timedelta(seconds=self._now)
+        return START + self._set_by + timedelta(seconds=self._now)
+
+    def set_wall(self, by: timedelta) -> None:
+        """Somebody sets the time of day."""
+        self._set_by += by
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:

@@ -6,8 +6,8 @@
         assert daemon.chat().status == 200
 
 On leaving, whatever happened: everything that was started is ended, by pid, and these must hold: no process
-of the test is left alive, the daemon's exit code is the expected one, its log holds no traceback, and no child's
-key shows anywhere.
+of the test is left alive, the daemon's exit code is the expected one, its log holds no traceback, its state files
+parse, and, if it still lived, the invariants of `tests.support.invariants` held just before.
 """
 
 import atexit
@@ -32,9 +32,10 @@ import yaml
 from supervisor.control.client import ControlClient
 from supervisor.control.rundir import RunDir
 from supervisor.errors import LlmsupError
-from tests.support import rawhttp
+from tests.support import rawhttp, sabotage
 from tests.support.fake_llama_server import write_wrapper
 from tests.support.gguf import MINIMAL
+from tests.support.invariants import Baseline, check_state_files
 
 T = TypeVar("T")
 
@@ -95,6 +96,9 @@ class DaemonUnderTest:
             self.model_path.write_bytes(MINIMAL)
         self.port = free_port()
         self.expected_exit: int | None = 0  # None: any
+        self.expected_traceback = False
+        self.defect = ""  # of `tests.support.sabotage`, built into each daemon from now on
+        self.baseline: Baseline | None = None  # of the newest daemon, when a model of it was READY first
         self.process: subprocess.Popen[bytes] | None = None
         self.run_dir = RunDir(self.state_dir)
         self._control = self.folder / "switches.json"
@@ -157,7 +161,8 @@ class DaemonUnderTest:
         return process
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "supervisor", "--config", str(self.config), *arguments]
+        program = sabotage.program(self.defect) if self.defect else [sys.executable, "-m", "supervisor"]
+        return [*program, "--config", str(self.config), *arguments]
 
     # ---- the daemon
 
@@ -168,7 +173,10 @@ class DaemonUnderTest:
             self.process = self.popen("run", **streams | options)
 
     def wait_ready(self, model: str | None = None, within_s: float = DEADLINE_S) -> dict[str, Any]:
-        return self.wait_for(lambda one: one["state"] == "READY", "READY", model, within_s)
+        one = self.wait_for(lambda one: one["state"] == "READY", "READY", model, within_s)
+        if self.baseline is None or self.baseline.pid != self.pid:
+            self.baseline = Baseline.of(self)
+        return one
 
     def wait_for(
         self,
@@ -267,14 +275,18 @@ class DaemonUnderTest:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        said, code, left = "", None, []
+        said, code, left, wrong = "", None, [], ""
         try:
+            if error is None:
+                wrong = self._not_as_before()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.stop()
             code = self.process.poll() if self.process is not None else self.expected_exit
             self._stop_background()
             left = self._left_over()
             said = self.log()
+            if error is None:
+                check_state_files(self)
         finally:
             for process in [*self._started, *self.alive()]:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -288,8 +300,22 @@ class DaemonUnderTest:
             return
         assert not left, f"left alive: {left}\n{said[-4000:]}"
         assert self.expected_exit in {None, code}, f"the daemon's exit code: {code}\n{said[-4000:]}"
-        assert "Traceback" not in said, said[-8000:]
-        assert '"exception"' not in said, said[-8000:]
+        assert not wrong, f"{wrong}\n{said[-4000:]}"
+        traceback = "Traceback" in said or '"exception"' in said
+        assert traceback == self.expected_traceback, said[-8000:]
+
+    def _not_as_before(self) -> str:
+        """What does not hold of a daemon that still lives; "" for a calm one."""
+        try:
+            if self.baseline is not None and self.status()["pid"] == self.baseline.pid:
+                self.baseline.check(self)
+        except LlmsupError:  # it ends, or has ended
+            return ""
+        except psutil.NoSuchProcess:
+            return ""
+        except AssertionError as error:
+            return str(error)
+        return ""
 
     def _stop_background(self) -> None:
         """A daemon that `llmsup start` left behind."""

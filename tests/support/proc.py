@@ -204,7 +204,7 @@ class Stage:
         self.clock = FakeClock()
         self.prober = FakeProber()
         self.traffic = FakeTraffic(self.clock)
-        self.broken_model: Cause | Exception | None = None
+        self.broken_model: Cause | Exception | Callable[[ModelSpec], Cause | None] | None = None
         self.broken_binary: Exception | None = None
         self.looking: asyncio.Event | None = None  # when set, a look at the model waits for it
         self.oom_kills: int | None = 0
@@ -245,7 +245,7 @@ class Stage:
             await self.looking.wait()
         if isinstance(self.broken_model, Exception):
             raise self.broken_model
-        return self.broken_model
+        return self.broken_model(spec) if callable(self.broken_model) else self.broken_model
 
     @property
     def instance(self) -> Instance:

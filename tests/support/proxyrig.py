@@ -10,10 +10,11 @@ nothing is left: no request, no lease, no waiter, no counted byte, and nothing t
 
 import asyncio
 import socket
+import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Self, TypeVar
 
 import uvloop
@@ -21,9 +22,14 @@ import uvloop
 from supervisor.clock import SystemClock
 from supervisor.errors import LlmsupError
 from supervisor.events import Death, Endpoint, InstanceView
-from supervisor.proxy.admission import Admission, Bounds
+from supervisor.listen import Listener
+from supervisor.proxy.admission import Admission
+from supervisor.proxy.bounds import Bounds, RetryBounds
+from supervisor.proxy.breaker import BreakerBounds
+from supervisor.proxy.cors import CorsRules
 from supervisor.proxy.inflight import Exchange, InFlight
 from supervisor.proxy.pipeline import Pipeline, Wiring
+from supervisor.proxy.ties import Ties
 from supervisor.proxy.upload import BodyBudget
 from supervisor.proxy.wire import ClientConnection
 from supervisor.ratelimit.policy import Policy, Unlimited
@@ -88,11 +94,25 @@ def view(
     )
 
 
+async def _no_canary(_: Endpoint) -> bool:
+    return False
+
+
 class Conversation:
     """One client's connection to the proxy."""
 
-    def __init__(self, port: int, timeout_s: float, *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        timeout_s: float,
+        *,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.sock = rawhttp.connect(port, timeout_s, receive_buffer=receive_buffer)
+        if tls is not None:
+            # An end without a word of good-bye is an error, as it must be where no length is known.
+            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost", suppress_ragged_eofs=False)
         self.reader = rawhttp.Reader(self.sock)
 
     def send(self, data: bytes) -> None:
@@ -144,6 +164,11 @@ class ProxyRig:
         trusted_proxies: tuple[str, ...] = ("127.0.0.0/8",),
         policy: Policy | None = None,
         budget_bytes: int | None = None,
+        cors: CorsRules | None = None,
+        tls: ssl.SSLContext | None = None,
+        retry: RetryBounds | None = None,
+        breaker: BreakerBounds | None = None,
+        canary: Callable[[Endpoint], Awaitable[bool]] | None = None,
         **bounds: float,
     ) -> None:
         limits: dict[str, Any] = {
@@ -151,9 +176,11 @@ class ProxyRig:
             "queue_size": 100,
             "queue_timeout_s": 30.0,
             "silence_s": 30.0,
-            "max_retries": 3,
+            "retry": retry or RetryBounds(delay_s=0.05),
+            "breaker": breaker or BreakerBounds(failure_threshold=1000),
         }
         self.port = 0
+        self._tls = tls
         self.pokes: list[tuple[str, int]] = []
         self.answers_pokes = True
         self.sweeps = 0
@@ -164,7 +191,8 @@ class ProxyRig:
         self._views = {ModelName(name): view("LOADING", name=name) for name in models}
         self._rows = InFlight()
         self.admission = Admission(Bounds(**limits | bounds), SystemClock())
-        self.admission.open(self._views.values(), poke=self._poke, reject=self._reject, send=self._send)
+        ties = Ties(poke=self._poke, reject=self._reject, canary=canary or _no_canary)
+        self.admission.open(self._views.values(), ties=ties, send=self._send)
         wiring = Wiring(
             views=self._views,
             default=ModelName(models[0]),
@@ -173,6 +201,7 @@ class ProxyRig:
             max_connections=10_000,
             max_body_bytes=max_body_bytes,
             clock=SystemClock(),
+            cors=cors,
         )
         self.pipeline = Pipeline(wiring, self.admission, self._rows)
         if budget_bytes is not None:
@@ -208,8 +237,9 @@ class ProxyRig:
             self._loop.close()
 
     async def _serve(self) -> None:
-        server = await self._loop.create_server(lambda: ClientConnection(self.pipeline), "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        listener = Listener("127.0.0.1", 0)
+        self.port = int(str(listener).rpartition(":")[2])
+        server = await listener.open(self._loop, lambda: ClientConnection(self.pipeline), self._tls)
         sweeping = asyncio.create_task(self._sweep())
         self._started.set()
         await self._over.wait()
@@ -256,9 +286,15 @@ class ProxyRig:
 
     # ---- clients
 
-    def connect(self, timeout_s: float = DEADLINE_S, *, receive_buffer: int | None = None) -> Conversation:
-        """Closed with the rig, if the test has not done so."""
-        conversation = Conversation(self.port, timeout_s, receive_buffer=receive_buffer)
+    def connect(
+        self,
+        timeout_s: float = DEADLINE_S,
+        *,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> Conversation:
+        """Closed with the rig, if the test has not done so. ``tls``: speak it, as this client would."""
+        conversation = Conversation(self.port, timeout_s, receive_buffer=receive_buffer, tls=tls)
         self._conversations.append(conversation)
         return conversation
 

@@ -195,6 +195,19 @@ def stream(call: Call) -> bool:
     return KEEP
 
 
+UNICODE = "äöü 日本語 🙂 \u2028 e\u0301"
+
+
+@scenario
+def unicode(call: Call) -> bool:
+    """One event, a chunk a byte: characters are torn, as they are between tokens."""
+    call.send(STREAM_HEAD)
+    for byte in f"data: {UNICODE}\n\n".encode():
+        call.chunk(bytes([byte]))
+    call.send(LAST_CHUNK)
+    return KEEP
+
+
 @scenario
 def dribble(call: Call) -> bool:
     """Head and chunks byte by byte, with a chunk extension."""

@@ -15,9 +15,11 @@ from packaging.utils import canonicalize_name
 from supervisor import errors
 from supervisor.cli.main import USAGE_ERROR, VERBS, root
 from supervisor.clock import SystemClock
-from supervisor.proxy.admission import Admission, Bounds
+from supervisor.proxy.admission import Admission
+from supervisor.proxy.bounds import Bounds
 from supervisor.proxy.inflight import InFlight
 from supervisor.proxy.pipeline import Pipeline, Wiring
+from supervisor.proxy.ties import Ties
 from supervisor.ratelimit.policy import Unlimited
 from supervisor.settings import yamlio
 from supervisor.settings.load import load
@@ -128,7 +130,9 @@ def test_what_readme_says_after_a_verb_can_be_said() -> None:
     for usage in documented_verbs().values():
         command, words = command_of(usage)
         options = {name for parameter in command.params for name in parameter.opts}
-        arguments = {p.name for p in command.params if isinstance(p, click.Argument)}
+        arguments = {
+            (p.metavar or p.name or "").lower() for p in command.params if isinstance(p, click.Argument)
+        }
         taking_value = {
             name for p in command.params if isinstance(p, click.Option) and not p.is_flag for name in p.opts
         }
@@ -144,7 +148,9 @@ def test_every_argument_is_in_readme() -> None:
         command, words = command_of(usage)
         if verb == "config":  # `check [PATH]` names what --config names as well
             continue
-        wanted = {(p.name or "").upper() for p in command.params if isinstance(p, click.Argument)}
+        wanted = {
+            (p.metavar or p.name or "").upper() for p in command.params if isinstance(p, click.Argument)
+        }
         assert wanted <= set(words), usage
 
 
@@ -227,9 +233,9 @@ class _Refuses:
 
 def composed() -> Pipeline:
     clock = SystemClock()
-    bounds = Bounds(concurrent=1, queue_size=1, queue_timeout_s=1.0, silence_s=1.0, max_retries=0)
+    bounds = Bounds(concurrent=1, queue_size=1, queue_timeout_s=1.0, silence_s=1.0)
     admission = Admission(bounds, clock)
-    admission.open([], poke=_Refuses(), reject=_Refuses(), send=_Refuses())
+    admission.open([], ties=Ties(_Refuses(), _Refuses(), _Refuses()), send=_Refuses())
     wiring = Wiring(
         views={},
         default=ModelName("demo"),
@@ -275,10 +281,20 @@ def project() -> tuple[list[Requirement], list[Requirement]]:
     return [Requirement(text) for text in data["project"]["dependencies"]], [Requirement(t) for t in groups]
 
 
+def extras() -> list[Requirement]:
+    """What a user may add; not among the pins."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return [
+        Requirement(text) for group in data["project"]["optional-dependencies"].values() for text in group
+    ]
+
+
 def test_the_libraries_table_is_complete() -> None:
     runtime, tools = project()
     wanted = {
-        canonicalize_name(item.name) for item in [*runtime, *tools] if not item.name.startswith(TYPE_STUBS)
+        canonicalize_name(item.name)
+        for item in [*runtime, *extras(), *tools]
+        if not item.name.startswith(TYPE_STUBS)
     }
     cells = [row[0].split(", ") for row in rows(section(ARCHITECTURE, "Libraries"))]
     said = [canonicalize_name(name.strip("` ")) for cell in cells for name in cell]

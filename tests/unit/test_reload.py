@@ -7,6 +7,8 @@ import pytest
 from supervisor.errors import ConfigError
 from supervisor.reload import Reloader
 from supervisor.settings.load import load
+from supervisor.tls import tls_of
+from tests.support import certs
 
 pytestmark = pytest.mark.anyio
 
@@ -74,3 +76,29 @@ async def test_a_hangup_with_a_broken_or_missing_file_ends_nothing(rig: Rig):
     assert task is not None
     await task
     assert rig.told == ["reloading", "ready"]
+
+
+async def test_a_broken_certificate_leaves_all_as_it_was(rig: Rig, tmp_path: Path):
+    one, two = certs.make(tmp_path, "one"), certs.make(tmp_path, "two")
+    rig.file.write_text(f"{GOOD}tls: {{cert_file: {one.cert}, key_file: {one.key}}}\n")
+    settings = load(rig.file, {})
+    reloader = Reloader(
+        settings, {}, notifier=rig._notifier(), set_level=rig.levels.append, tls=tls_of(settings.settings)
+    )
+    assert (await reloader.reload())["applied"] == []
+    rig.file.write_text(f"{GOOD}log: {{level: debug}}\ntls: {{cert_file: {two.cert}, key_file: {one.key}}}\n")
+    with pytest.raises(ConfigError, match="not the key of the certificate"):
+        await reloader.reload()
+    assert rig.levels == []
+    rig.file.write_text(f"{GOOD}log: {{level: debug}}\ntls: {{cert_file: {two.cert}, key_file: {two.key}}}\n")
+    answer = await reloader.reload()
+    assert (answer["applied"], answer["at_next_start"]) == (["log.level", "tls"], [])
+    assert rig.levels == ["debug"]
+
+
+async def test_switching_tls_on_waits_for_the_next_start(rig: Rig, tmp_path: Path):
+    files = certs.make(tmp_path, "one")
+    rig.file.write_text(f"{GOOD}tls: {{cert_file: {files.cert}, key_file: {files.key}}}\n")
+    answer = await rig.reloader.reload()
+    assert answer["applied"] == []
+    assert answer["at_next_start"] == ["tls.cert_file", "tls.key_file"]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from supervisor.proxy.bounds import RetryBounds
 from tests.support.proxyrig import until
 
 
@@ -149,7 +150,7 @@ def test_a_restart_in_mid_queue_costs_nobody_the_place(make_rig, upstream):
 
 
 def test_a_request_is_asked_again_a_limited_number_of_times(make_rig, upstream):
-    rig = make_rig(max_retries=2)
+    rig = make_rig(retry=RetryBounds(max_retries=2, delay_s=0.05))
     client = rig.connect()
     client.post("/gated")
     for generation in (1, 2, 3):

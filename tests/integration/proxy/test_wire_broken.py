@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from supervisor.proxy import admission as admission_module
+from supervisor.proxy import patience as patience_module
 from supervisor.proxy import upstream as upstream_module
+from supervisor.proxy.bounds import RetryBounds
 from tests.support.proxyrig import until, view
 from tests.support.upstream import ScriptedUpstream
 
@@ -62,7 +63,7 @@ def test_an_http10_client_of_a_cut_stream_gets_a_reset(rig):
 
 @pytest.mark.parametrize("path", ["/nothing", "/garbage", "/bad_status", "/two_lengths", "/endless_head"])
 def test_what_is_no_answer_is_asked_for_again_and_then_a_502(make_rig, upstream, path):
-    rig = make_rig(max_retries=2)
+    rig = make_rig(retry=RetryBounds(max_retries=2, delay_s=0.05))
     answer = rig.ask(path)
     assert answer.status == 502
     assert answer.json()["error"]["code"] in {"upstream_failed", "upstream_crashed"}
@@ -103,7 +104,7 @@ def test_a_refused_connection_waits_for_the_next_generation(rig, upstream):
 
 def test_a_child_that_takes_connections_and_drops_them_is_asked_again(make_rig, upstream):
     """The end of a connection may be seen before its beginning has been dealt with."""
-    rig = make_rig(max_retries=1)
+    rig = make_rig(retry=RetryBounds(max_retries=1, delay_s=0.05))
     upstream.mute = True
     assert [rig.ask("/echo").status for _ in range(20)] == [502] * 20
     upstream.mute = False
@@ -121,7 +122,7 @@ def test_a_pooled_connection_found_closed_is_replaced_silently(rig, upstream):
 
 
 def test_a_pooled_connection_is_replaced_once_only(make_rig, upstream):
-    rig = make_rig(max_retries=0)
+    rig = make_rig(retry=RetryBounds(max_retries=0, delay_s=0.05))
     client = rig.connect()
     client.ask("/echo")
     client.post("/nothing")
@@ -202,7 +203,7 @@ def test_nothing_is_sent_to_a_suspect_and_everything_once_it_is_cleared(make_rig
 
 
 def test_one_that_hangs_and_is_left_alone_is_not_waited_for_without_end(make_rig, upstream, monkeypatch):
-    monkeypatch.setattr(admission_module, "longest_trial_s", lambda _: 0.3)
+    monkeypatch.setattr(patience_module, "longest_trial_s", lambda _: 0.3)
     rig = make_rig(silence_s=0.1)
     client = rig.connect()
     client.post("/slow?s=5")

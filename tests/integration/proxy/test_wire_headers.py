@@ -1,9 +1,11 @@
 """Header fields: what reaches the upstream, what reaches the client, and what never does."""
 
 import json
+import re
 
 import pytest
 
+from supervisor.proxy.bounds import RetryBounds
 from tests.support.proxyrig import KEY
 
 SECRETS = {
@@ -108,8 +110,37 @@ def test_a_stranger_may_not(make_rig):
     assert answer.header("x-llmsup-client") == "ip:127.0.0.1"
 
 
-def test_the_empty_allow_origin_of_the_child_is_left_out(rig):
-    assert rig.ask("/echo").header("access-control-allow-origin") is None
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_clients_trace_goes_on(rig, upstream):
+    rig.ask("/echo", headers={"traceparent": TRACE, "tracestate": "a=1"})
+    assert upstream.arrived[0].header("traceparent") == TRACE
+    assert upstream.arrived[0].header("tracestate") == "a=1"
+
+
+def test_each_request_without_a_valid_trace_gets_one_of_its_own(rig, upstream):
+    for headers in ({}, {"traceparent": TRACE.upper(), "tracestate": "a=1"}, {"tracestate": "a=1"}):
+        rig.ask("/echo", headers=headers)
+    made = [[v for name, v in one.headers if name.lower() == "traceparent"] for one in upstream.arrived]
+    assert all(len(values) == 1 for values in made)
+    assert len({values[0] for values in made}) == 3
+    for (value,) in made:
+        assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", value)
+    assert [one.header("tracestate") for one in upstream.arrived] == [None] * 3
+
+
+def test_a_request_asked_again_keeps_its_trace(make_rig, upstream):
+    make_rig(retry=RetryBounds(max_retries=2, delay_s=0.05)).ask("/garbage")
+    traces = [one.header("traceparent") for one in upstream.arrived]
+    assert len(traces) == 3
+    assert len(set(traces)) == 1
+
+
+def test_what_the_child_allows_other_origins_is_not_passed_on(rig, upstream):
+    answer = rig.ask("/echo", headers={"Origin": "http://evil.example"})
+    assert not [name for name, _ in answer.headers if name.lower().startswith("access-control-")]
+    assert upstream.arrived[0].header("origin") is None
 
 
 def test_an_error_in_a_stream_names_its_request(rig):

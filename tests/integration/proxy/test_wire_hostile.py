@@ -91,6 +91,7 @@ TOO_LARGE = {
     "101 fields": POST + b"".join(b"X-%d: 1\r\n" % i for i in range(100)) + END,
     "5000 fields": POST + b"".join(b"X-%d: 1\r\n" % i for i in range(5000)) + END,
     "1 MB name": POST + b"X" * 1_000_000,
+    "80 fields of 1 KB": POST + b"".join(b"X-%d: %b\r\n" % (i, b"a" * 1000) for i in range(80)) + END,
     "endless value": POST + b"X: " + b"a" * 1_000_000,
     "endless target": b"GET /" + b"a" * 1_000_000,
 }
@@ -151,6 +152,38 @@ def test_too_large_a_header_is_a_431_and_the_end_of_the_connection(rig, upstream
     assert len(STATUS_LINE.findall(received)) == 1
     assert b'"code": "headers_too_large"' in received
     assert upstream.begun == []
+
+
+ENDLESS = {
+    "trailer": CHUNKED + b"2\r\n{}\r\n0\r\nX: ",
+    "trailers": CHUNKED + b"0\r\n" + b"X: a\r\n" * 10,
+    "chunk extension": CHUNKED + b"2;a=",
+}
+
+
+@pytest.mark.parametrize("raw", ENDLESS.values(), ids=ENDLESS.keys())
+def test_what_may_be_added_to_chunks_has_an_end(rig, upstream, raw):
+    """llhttp has no limit for these, and what it has read of a field is kept."""
+    client = rig.connect(2)
+    more = b"X: %b\r\n" % (b"a" * 994) if raw.endswith(b"\n") else b"a" * 1000
+    try:
+        client.send(raw)
+        for _ in range(2000):
+            client.send(more)
+    except OSError:
+        pass
+    received, _ = client.rest()
+    assert received.startswith(b"HTTP/1.1 431 "), received[:200]
+    assert upstream.begun == []
+
+
+def test_an_ordinary_trailer_is_read_and_left_out(rig, upstream):
+    client = rig.connect()
+    client.send(CHUNKED + b"2;a=b\r\n{}\r\n0\r\nX-T: 1\r\n\r\n")
+    assert client.answer().status == 200
+    assert client.ask("/echo").status == 200
+    assert upstream.arrived[0].body == b"{}"
+    assert upstream.arrived[0].header("x-t") is None
 
 
 def test_the_largest_header_llama_server_takes_passes(rig, upstream):

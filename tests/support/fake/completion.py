@@ -78,7 +78,7 @@ class Completion:
                 self.exchange.error(400, message, "invalid_request_error")
                 return False
         else:
-            self.prompt = given if isinstance(given, str) else str(given)
+            self.prompt = text.prompt_of(given)
         self.base, self.start = text.split_partial(self.prompt)
         return self._fits()
 
@@ -250,7 +250,8 @@ class Completion:
             return {
                 "index": 0, "content": content, "tokens": [], "id_slot": 0, "stop": True,
                 "model": self.options.alias, "tokens_predicted": self.count,
-                "tokens_evaluated": text.token_count(self.prompt), "prompt": self.prompt, "truncated": False,
+                "tokens_evaluated": text.token_count(self.prompt), "prompt": self.prompt, "truncated": False, "generation_settings": {"n_predict": self.count},
+                "has_new_line": False, "stopping_word": "", "tokens_cached": 0,
                 "stop_type": "limit" if self.finish == "length" else "eos", "timings": self._timings(),
             }  # fmt: skip
         choice: dict[str, object] = {"finish_reason": self.finish, "index": 0}

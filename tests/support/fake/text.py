@@ -33,6 +33,14 @@ def split_partial(prompt: str) -> tuple[str, int]:
     return prompt, 0
 
 
+def prompt_of(given: object) -> str:
+    """A prompt in any of its forms; in a mixed list, tokens are those of the answer to the text in front of them."""
+    if not isinstance(given, list) or not given or not isinstance(given[0], str):
+        return given if isinstance(given, str) else str(given)
+    base = given[0]
+    return base + "".join(one if isinstance(one, str) else token(base, one) for one in given[1:])
+
+
 def token_count(text: str) -> int:
     """Tokens of a prompt: its words."""
     return max(1, len(text.split()))

@@ -120,6 +120,7 @@ def test_below_the_floor_nothing_is_written_and_above_it_again_by_itself(
     assert log.path.read_bytes() == b"[llmsup] dropped 3 lines\nkept\n"
 
 
+@pytest.mark.fault(30)
 def test_a_full_disk_is_counted_and_a_part_written_is_completed(
     log: LogFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_full_disk_is_counted_and_a_part_written_is_completed(
 # ---- places that are gone, or not what they seem
 
 
+@pytest.mark.fault(30)
 def test_a_removed_folder_is_made_again(log: LogFile) -> None:
     put(log, b"one")
     log.path.unlink()

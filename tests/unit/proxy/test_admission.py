@@ -8,58 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.errors import LlmsupError, ModelUnavailable, QueueFull, UpstreamCrashed
-from supervisor.proxy.admission import Admission, Bounds
-from supervisor.proxy.decision import WAIT
-from supervisor.proxy.headers import read_request
+from supervisor.errors import ModelUnavailable, QueueFull
 from supervisor.proxy.inflight import Exchange
-from tests.support.proxyrig import DEMO, view
-
-FIELDS = read_request((), small=True)
-LOST = UpstreamCrashed("gone")
-
-
-class Desk:
-    """One gate with a clock that stands, and a record of what it did."""
-
-    def __init__(
-        self, *, slots: int = 2, concurrent: int = 10, queue_size: int = 3, max_retries: int = 2
-    ) -> None:
-        self.time = 1000.0
-        self.sent: list[Exchange] = []
-        self.refused: dict[Exchange, str] = {}
-        self.pokes = 0
-        bounds = Bounds(concurrent, queue_size, 60.0, 60.0, max_retries)
-        self.admission = Admission(bounds, SimpleNamespace(now=lambda: self.time))
-        self.slots = slots
-        self.checks = 0
-        self.admission.open([view("LOADING")], poke=self._poke, reject=self._reject, send=self.sent.append)
-        self.gate = self.admission.gates[DEMO]
-
-    def ready(self, generation: int = 1) -> None:
-        self.admission.on_view(view(port=1, generation=generation, slots=self.slots, checks=self.checks))
-
-    def _poke(self, name: str, generation: int) -> None:
-        self.pokes += 1
-
-    def _reject(self, exchange: Exchange, error: LlmsupError) -> None:
-        self.refused[exchange] = error.code
-        self.gate.leave(exchange)
-
-    def ask(self, *, needs_slot: bool = True) -> Exchange:
-        exchange = Exchange(SimpleNamespace(current=None), b"POST", b"/", FIELDS, "")
-        exchange.gate, exchange.needs_slot = self.gate, needs_slot
-        try:
-            if self.admission.decide(exchange) is not WAIT:
-                self.sent.append(exchange)
-        except LlmsupError as error:
-            self._reject(exchange, error)
-        return exchange
-
-    def attempt(self, exchange: Exchange) -> None:
-        exchange.attempts += 1
-        self.gate.lost(exchange, LOST)
-
+from tests.support.desk import FIELDS, Desk
+from tests.support.proxyrig import view
 
 SOON, LATE = 1030.0, 1090.0
 
@@ -143,7 +95,7 @@ def test_doubt_ends_with_news(news):
 
 
 def test_retries_are_limited():
-    desk = Desk(max_retries=2)
+    desk = Desk()
     desk.ready()
     exchange = desk.ask()
     for _ in range(3):

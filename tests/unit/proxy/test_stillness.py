@@ -61,3 +61,14 @@ def test_idle_is_since_the_processor_was_last_used(monkeypatch):
     assert it.idle_s(1, 1002.0) == 0.0
     assert it.idle_s(1, 1004.0) == 2.0
     assert it.idle_s(1, 1064.0) == 0.0  # we were away
+
+
+def test_all_answers_of_one_sweep_share_one_look(monkeypatch):
+    looks = []
+    monkeypatch.setattr(vitals, "read", lambda pid: looks.append(pid) or Vitals(0, 10.0, 0, "S"))
+    it = Stillness()
+    it.idle_s(7, 1000.0)
+    for sweep in range(1, 4):
+        idle = [it.idle_s(7, 1000.0 + sweep + answer * 0.001) for answer in range(50)]
+        assert idle == pytest.approx([sweep] * 50, abs=0.06)
+    assert looks == [7] * 4

@@ -1,0 +1,392 @@
+"""The way to one model: at most `slots` requests inside the child, the others in a queue.
+
+A gate keeps requests from a generation that is in doubt. A connection is often seen to break before the exit of
+its process is: until the instance has published something newer, or has answered a poke, nothing is sent.
+
+A request that the child dropped comes back here, and goes out again first in line: to the next generation at once, to the
+same one after ``retry.delay_ms``. Those that were inside at a crash go alone, one after the other, so that
+the one that brings the child down is found, and no other is blamed for it (FAULTS 9).
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from supervisor.errors import (
+    LlmsupError,
+    ModelLoading,
+    ModelUnavailable,
+    QueueFull,
+    QueueTimeout,
+)
+from supervisor.events import InstanceView
+from supervisor.proc.hang import Standing
+from supervisor.proxy.breaker import Breaker, BreakerState
+from supervisor.proxy.forecast import ServiceTimes
+from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.patience import Patience
+from supervisor.proxy.retry import CRASHES, DEADLY, Retries, allowed, quarantined, reason_of
+from supervisor.proxy.ties import Ties
+from supervisor.proxy.upstream import Pool
+from supervisor.types import Generation
+
+if TYPE_CHECKING:
+    from supervisor.proxy.admission import Admission
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
+
+CANARY_S = 10.0
+
+
+class Gate:
+    """``active``: what is at the child now; ``waiting``: what is not."""
+
+    def __init__(self, admission: "Admission", view: InstanceView, ties: Ties) -> None:
+        self.view = view
+        self.active: set[Exchange] = set()
+        self.waiting: deque[Exchange] = deque()
+        self.leases = 0
+        self.breaker = Breaker(admission.bounds.breaker)
+        self._admission = admission
+        self._ties = ties
+        self._retries = Retries(admission.bounds.retry)
+        self._times = ServiceTimes()
+        self._retrying = 0
+        self._suspects = 0  # at the child now, that were inside at a crash
+        self._pool: Pool | None = None
+        self._pool_generation = Generation(0)
+        self._doubted_at: int | None = None  # `view.checks` when doubt arose
+        self._patience = Patience(admission.bounds.silence_s)
+        self._emptied = asyncio.Event()
+        self._canaries: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Gate {self.view.name} {self.view.state}: {len(self.active)} active, {len(self.waiting)} waiting>"
+
+    @property
+    def open(self) -> bool:
+        """Whether a request may be sent now, slots aside."""
+        return (
+            self._pool is not None
+            and self.view.ready
+            and self._doubted_at is None
+            and self.view.suspect is None
+            and self.breaker.closed
+            and not self._admission.draining
+        )
+
+    @property
+    def pool(self) -> Pool:
+        assert self._pool is not None  # noqa: S101  asked only while open
+        return self._pool
+
+    # ---- requests
+
+    def enter(self, exchange: Exchange) -> bool:
+        """True: send it now. False: it waits.
+
+        Raises:
+            Quarantined: it has killed llama-server before.
+            ModelUnavailable: waiting would not help.
+            QueueFull, QueueTimeout: too many wait already.
+        """
+        admission = self._admission
+        if admission.quarantine and admission.quarantine.holds(
+            exchange.path, exchange.body, admission.clock.now()
+        ):
+            raise quarantined()
+        if self.open and (
+            not exchange.needs_slot or (self._free and (not self.waiting or self._next() is None))
+        ):
+            self._activate(exchange)
+            return True
+        hopeless = self._hopeless()
+        if hopeless is not None:
+            raise hopeless
+        expected_s = self._times.wait_s(self.leases + len(self.waiting), self.view.slots)
+        if admission.waiting >= admission.bounds.queue_size:
+            raise QueueFull(
+                f"{admission.waiting} requests wait already",
+                retry_after_s=expected_s or 1.0,
+                hint="try again later",
+            )
+        if expected_s is not None and expected_s > admission.bounds.queue_timeout_s:
+            raise QueueTimeout(
+                f"it would wait for about {expected_s:.0f} s, longer than queue_timeout_s",
+                retry_after_s=expected_s,
+                hint="try again later",
+            )
+        self._wait(exchange)
+        return False
+
+    @property
+    def _free(self) -> bool:
+        return (
+            self.leases < self.view.slots
+            and self._admission.leases < self._admission.bounds.concurrent
+            and self.breaker.admits(self.leases)
+        )
+
+    def _activate(self, exchange: Exchange) -> None:
+        self.active.add(exchange)
+        exchange.sent_to = self._pool_generation
+        if exchange.needs_slot:
+            exchange.leased = True
+            exchange.began_at = self._admission.clock.now()
+            self.leases += 1
+            self._admission.leases += 1
+            if exchange.attempts:
+                exchange.retrying = True
+                self._retrying += 1
+                self._suspects += exchange.crashes > 0
+
+    def _wait(self, exchange: Exchange, *, first: bool = False) -> None:
+        now = self._admission.clock.now()
+        exchange.waiting_since = now
+        exchange.deadline = now + self._admission.bounds.queue_timeout_s
+        self._admission.waiting += 1
+        if first:
+            self.waiting.appendleft(exchange)
+        else:
+            self.waiting.append(exchange)
+
+    def leave(self, exchange: Exchange) -> None:
+        """It has been answered, refused, or its client is gone."""
+        if exchange in self.active:
+            if exchange.served:
+                self._times.note(self._admission.clock.now() - exchange.began_at)
+                self.breaker.succeeded(self.view.slots)
+            self._deactivate(exchange)
+            self._admission.pump()
+        elif exchange.waiting_since:
+            with contextlib.suppress(ValueError):
+                self.waiting.remove(exchange)
+                self._admission.waiting -= 1
+
+    def _deactivate(self, exchange: Exchange) -> None:
+        self.active.discard(exchange)
+        if exchange.leased:
+            exchange.leased = False
+            self.leases -= 1
+            self._admission.leases -= 1
+            if exchange.retrying:
+                exchange.retrying = False
+                self._retrying -= 1
+                self._suspects -= exchange.crashes > 0
+        if not self.active:
+            self._emptied.set()
+
+    # ---- what the child dropped
+
+    def lost(self, exchange: Exchange, error: LlmsupError) -> None:
+        """Its connection broke, and it may be asked again, or continued: first in line."""
+        if exchange not in self.active:
+            return
+        self._deactivate(exchange)
+        self._blame(exchange)
+        verdict = self._retries.given_up(exchange, error) or self._hopeless()
+        if verdict is not None:
+            self._ties.reject(exchange, verdict)
+        else:
+            if not isinstance(reason_of(error), int):  # who answers with a status is not in doubt
+                self.doubt()
+            exchange.refusal = self._retries.refusal(error)
+            self._delay(exchange)
+            self._wait(exchange, first=True)
+        self._admission.pump()
+
+    def _delay(self, exchange: Exchange) -> None:
+        """The same generation is not asked again at once."""
+        exchange.delayed = True
+        self._ties.later(self._retries.delay_s(exchange), partial(self._due, exchange))
+
+    def _due(self, exchange: Exchange) -> None:
+        exchange.delayed = False
+        self._admission.pump()
+
+    def _refuse(self) -> None:
+        """It lives. What it refused for a reason that is not worth another try is not tried again."""
+        for one in [one for one in self.waiting if one.sent_to == self._pool_generation]:
+            if one.refusal is not None:
+                self._ties.reject(one, one.refusal)
+
+    def retries(self, exchange: Exchange, status: int) -> bool:
+        return self._retries.wanted(exchange, status) and not self._hopeless()
+
+    def progressed(self) -> None:
+        """A stream that goes on has got on: as good as an answer."""
+        self.breaker.succeeded(self.view.slots)
+
+    def doubt(self) -> None:
+        """Send nothing more to this generation until it has shown that it lives."""
+        if self._doubted_at is None and self.view.ready:
+            self._doubted_at = self.view.checks
+            self._count_failure()
+            self._ties.poke(self.view.name, self.view.generation)
+
+    def _count_failure(self) -> None:
+        if self.breaker.failed(self._admission.clock.now()):
+            log.warning("circuit breaker open", model=self.view.name)
+
+    def _blame(self, exchange: Exchange) -> None:
+        """Whether the generation it was sent to crashed, as far as is known by now."""
+        death = self.view.last_death
+        if death is None or death.generation != exchange.sent_to or death.cause not in CRASHES:
+            return
+        exchange.crashes += 1
+        exchange.sent_to = Generation(0)  # blamed for that one
+        if exchange.crashes >= DEADLY:
+            log.error("request quarantined", request_id=exchange.id.decode("latin-1"), cause=death.cause)
+            self._admission.quarantine.add(exchange.path, exchange.body, self._admission.clock.now())
+
+    def _died(self) -> None:
+        """A death has become known. In doubt, it has been counted; with nobody inside, it is nobody's failure."""
+        if self.active and self._doubted_at is None:
+            self._count_failure()
+        for exchange in [one for one in self.waiting if one.attempts]:
+            self._blame(exchange)
+            if exchange.crashes >= DEADLY:
+                self._ties.reject(exchange, quarantined())
+
+    # ---- who goes next
+
+    def pump(self, send: Callable[[Exchange], None]) -> bool:
+        """Send the next waiting request if it may go; says whether one went."""
+        if not (self.waiting and self.open):
+            return False
+        exchange = self._next()
+        if exchange is None:
+            return False
+        self.waiting.remove(exchange)
+        self._admission.waiting -= 1
+        exchange.queue_ms += int((self._admission.clock.now() - exchange.waiting_since) * 1000)
+        exchange.waiting_since = 0.0
+        self._activate(exchange)
+        send(exchange)
+        return True
+
+    def _next(self) -> Exchange | None:
+        """The first in line that may go; mostly that is the first."""
+        free = self._free
+        for exchange in self.waiting:
+            if (free or not exchange.needs_slot) and (not exchange.attempts or self._may_retry(exchange)):
+                return exchange
+        return None
+
+    def _may_retry(self, exchange: Exchange) -> bool:
+        if exchange.crashes and self._suspects:
+            return False
+        if exchange.delayed and exchange.sent_to == self._pool_generation:
+            return False
+        # A stream that goes on is not one that is asked again: its client looks at half a sentence.
+        return exchange.answering or allowed(self._retrying, len(self.active))
+
+    # ---- the instance
+
+    def on_view(self, view: InstanceView) -> None:
+        before, self.view = self.view, view
+        self._patience.on_view(before, view, self._admission.clock.now())
+        if view.last_death is not None and view.last_death is not before.last_death:
+            self._died()
+        if view.ready and view.endpoint is not None:
+            if view.generation != self._pool_generation:
+                self._pool = Pool(view.endpoint, view.name, self, self._admission.clock)
+                self._pool_generation = view.generation
+                self._doubted_at = None
+            elif self._doubted_at is not None and view.checks > self._doubted_at:
+                self._doubted_at = None
+                self._refuse()
+            self._admission.pump()
+            return
+        self._doubted_at = None
+        hopeless = self._hopeless()
+        if hopeless is not None:
+            self._empty_queue(hopeless)
+
+    def _hopeless(self) -> LlmsupError | None:
+        """Why waiting would be in vain, if it would."""
+        view, bounds, now = self.view, self._admission.bounds, self._admission.clock.now()
+        if self._admission.draining:
+            return ModelUnavailable("llmsup is shutting down", retry_after_s=bounds.queue_timeout_s)
+        if not view.coming:
+            return ModelUnavailable(
+                view.why(), hint="see: llmsup status", retry_after_s=bounds.queue_timeout_s
+            )
+        if view.next_try_at is not None:
+            wait_s = view.next_try_at - now
+            if wait_s > bounds.queue_timeout_s:
+                return ModelUnavailable(f"{view.why()}; next try in {wait_s:.0f} s", retry_after_s=wait_s)
+        if not self.breaker.closed and self.breaker.until - now > bounds.queue_timeout_s:
+            wait_s = self.breaker.until - now
+            return ModelUnavailable(
+                f"llama-server ({view.name}) has failed too often; it is asked again in {wait_s:.0f} s",
+                retry_after_s=wait_s,
+            )
+        return None
+
+    def _empty_queue(self, error: LlmsupError) -> None:
+        waiting, self.waiting = self.waiting, deque()
+        self._admission.waiting -= len(waiting)
+        for exchange in waiting:
+            self._ties.reject(exchange, error)
+
+    def refuse_waiting(self) -> None:
+        """The daemon goes: nobody waiting will be served any more."""
+        hopeless = self._hopeless()
+        if hopeless is not None:
+            self._empty_queue(hopeless)
+
+    def abort(self, generation: Generation) -> None:
+        if self._pool is not None and self._pool_generation == generation:
+            self._pool.close()
+            self._pool = None
+
+    async def emptied(self) -> None:
+        """Wait until nothing is at the child."""
+        while self.active:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    # ---- time
+
+    def sweep(self, now: float) -> None:
+        # All of them: one that is asked again stands first in line, with the latest deadline.
+        for exchange in [one for one in self.waiting if one.deadline <= now]:
+            self._ties.reject(exchange, self._too_late(exchange, now))
+        if self._pool is not None:
+            self._patience.sweep(self._pool, now)
+            if self.view.ready and self.breaker.due(now):
+                self._canaries = asyncio.create_task(self._half_open(), name=f"breaker.{self.view.name}")
+
+    async def _half_open(self) -> None:
+        """Nobody's request is risked: canaries of our own say whether the child answers again."""
+        endpoint, clock = self.view.endpoint, self._admission.clock
+        while endpoint is not None and self.breaker.state is BreakerState.HALF_OPEN:
+            try:
+                async with asyncio.timeout(CANARY_S):
+                    answered = await self._ties.canary(endpoint)
+            except TimeoutError:
+                answered = False
+            if self.breaker.canary(clock.now(), answered=answered):
+                log.info("circuit breaker closed", model=self.view.name)
+                self._admission.pump()
+
+    def standing(self) -> Standing:
+        return self._patience.standing(self._admission.clock.now())
+
+    def _too_late(self, exchange: Exchange, now: float) -> LlmsupError:
+        waited_s = now - exchange.waiting_since
+        if not self.view.ready or self.view.suspect is not None:
+            kind = ModelUnavailable if self.view.ready else ModelLoading
+            return kind(f"waited {waited_s:.0f} s; {self.view.why()}", retry_after_s=5.0)
+        if self._doubted_at is not None or not self.breaker.closed:
+            return ModelUnavailable(
+                f"waited {waited_s:.0f} s; llama-server ({self.view.name}) does not answer", retry_after_s=5.0
+            )
+        expected_s = self._times.wait_s(self.leases + len(self.waiting), self.view.slots)
+        return QueueTimeout(f"waited {waited_s:.0f} s for a free slot", retry_after_s=expected_s or 5.0)

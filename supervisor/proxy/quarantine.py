@@ -1,0 +1,47 @@
+"""Requests that have killed llama-server twice, known by a fingerprint of what they ask. Pure.
+
+Some bodies are poison in this version of it (LLAMA_SERVER 0.8): a deeply nested grammar is a segmentation
+fault, and everybody's answer dies with it. Bounded, oldest out first; a restart of llmsup forgets.
+"""
+
+import hashlib
+from collections import OrderedDict
+
+MAX_ENTRIES = 1000
+KEPT_S = 3600.0  # then one more try is due: the binary may be another, or the memory be enough
+
+
+def fingerprint(path: bytes, body: bytes) -> bytes:
+    """The same for the same question, whoever asks; 16 bytes of BLAKE2b."""
+    return hashlib.blake2b(body, digest_size=16, key=path[:64]).digest()
+
+
+class Quarantine:
+    """Times are monotonic seconds, given by the caller."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Quarantine {len(self._until)}>"
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def add(self, path: bytes, body: bytes, now: float) -> None:
+        self._until[fingerprint(path, body)] = now + KEPT_S
+        if len(self._until) > MAX_ENTRIES:
+            self._until.popitem(last=False)
+
+    def holds(self, path: bytes, body: bytes, now: float) -> bool:
+        """Costs nothing while there is nothing in it."""
+        if not self._until:
+            return False
+        known = fingerprint(path, body)
+        until = self._until.get(known)
+        if until is None:
+            return False
+        if until <= now:
+            del self._until[known]
+            return False
+        return True
