@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -40,6 +41,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("daemon")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SWEEP_S = 1.0
 SWEEP_LATE_S = 5.0
+JOB_PAUSE_S = 1.0  # after an error of our own
 # Requests leave no cycles behind; with hundreds of connections the default (700) walks them all for nothing.
 GC_THRESHOLDS = (20_000, 20, 50)
 OWN_DESCRIPTORS = 64  # about 25 at rest, and 10 for each start of a child
@@ -110,15 +112,15 @@ class Daemon:
         self._fleet.subscribe(self._tell)
         proofs = {"sweep": self._sweeps, "instances": self._fleet.is_served}
         jobs = [
-            self._job("watchdog", keep_alive(self._notifier, self._clock, proofs)),
-            self._job("sweep", self._sweep()),
-            self._job("announce", self._announce(ready)),
-            self._job("start", self._fleet.start_all()),
-            self._job("control", self._control.keep(self._clock)),
-            self._job("deaths", self._parts.deaths.keep(self._clock)),
-            self._job("memory", self._parts.memory.keep()),
-            self._job("orphans", self._children.keep(self._clock)),
-            self._job("figures", Figures(self.status, self._logs.metrics, self._clock).keep()),
+            self._job("watchdog", partial(keep_alive, self._notifier, self._clock, proofs)),
+            self._job("sweep", self._sweep),
+            self._job("announce", partial(self._announce, ready)),
+            self._job("start", self._fleet.start_all),
+            self._job("control", partial(self._control.keep, self._clock)),
+            self._job("deaths", partial(self._parts.deaths.keep, self._clock)),
+            self._job("memory", self._parts.memory.keep),
+            self._job("orphans", partial(self._children.keep, self._clock)),
+            self._job("figures", Figures(self.status, self._logs.metrics, self._clock).keep),
         ]
         gc.collect()
         gc.freeze()  # what exists now lives as long as the daemon: collections need not look at it again
@@ -165,8 +167,19 @@ class Daemon:
         log.info("signal", name=signal.Signals(number).name)
         self.request_stop(now=self._stop.is_set())
 
-    def _job(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.create_task(work, name=name)
+    def _job(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        return asyncio.create_task(self._guard(name, work), name=name)
+
+    async def _guard(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """An error of our own in one job stays with it: said with its traceback, then the job again. (FAULTS 28)"""
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("job failed; going on", job=name)
+                await self._clock.sleep(JOB_PAUSE_S)
+            else:
+                return
 
     async def _sweep(self) -> None:
         while True:

@@ -58,6 +58,8 @@ def _model(model: dict[str, Any]) -> str:
         )
     if model["next_try_s"] is not None:
         line += f" next try in {span(model['next_try_s'])}"
+    if model["circuit_breaker"] != "closed":
+        line += click.style("\n    circuit breaker open: requests wait until it answers again", fg="red")
     if model["suspect"]:
         line += click.style(f"\n    suspected to hang: {model['suspect']}", fg="red")
     if model["degraded"]:

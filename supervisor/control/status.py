@@ -62,6 +62,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
             "queued": snapshot.queued,
             "total": snapshot.in_flight.total,
             "failed": snapshot.in_flight.failed,
+            "continued": snapshot.in_flight.continued,
         },
         "logs": {
             "dir": snapshot.log_dir,
@@ -90,6 +91,7 @@ def _model(view: InstanceView, snapshot: Snapshot) -> dict[str, Any]:
         "memory": snapshot.memory.figures(view.name) if snapshot.memory is not None else None,
         "estimated_bytes": snapshot.estimates.get(view.name),
         "slots": {"total": view.slots, "busy": gate.leases},
+        "circuit_breaker": gate.breaker.state.value,
         "next_try_s": round(next_try_s, 3) if next_try_s is not None else None,
         "suspect": view.suspect or view.spins,
         "model_path": view.model_path,

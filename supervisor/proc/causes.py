@@ -74,6 +74,8 @@ _SIGNALS = {
 }
 
 
+_SENT = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+
 # Whatever `classify` can say of an end that nobody ordered.
 NAMES = frozenset(
     {name for _, name, _ in _NEEDLES} | {name for name, _ in _SIGNALS.values()} | {"signalled", "exited"}
@@ -84,7 +86,8 @@ def classify(status: ExitStatus, tail: Sequence[str], *, ordered: str | None = N
     """Name the cause; ``ordered`` is the reason when we ended it ourselves ("stopped", "hung", ...)."""
     if ordered is not None:
         return Cause(ordered, f"ended by llmsup with {status}")
-    for pattern, name, permanent in _NEEDLES:
+    sent = status.signal in _SENT  # then what it wrote before was about something else
+    for pattern, name, permanent in () if sent else _NEEDLES:
         for line in reversed(tail):
             if pattern.search(line):
                 return Cause(name, _plain(line), permanent, evidence=_plain(line))

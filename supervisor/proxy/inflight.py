@@ -165,4 +165,5 @@ class InFlight:
 
     def remove(self, exchange: Exchange) -> None:
         self.rows.discard(exchange)
+        self.continued += exchange.continued
         exchange.stream = None  # they point at each other, and the collector runs rarely here

@@ -4,7 +4,9 @@ Cheap: no pydantic, so that `llmsup status` answers in under 200 ms. The values 
 `load` succeeds; where it would not, the defaults, so that `status` and `stop` work under a broken file.
 """
 
+import contextlib
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +22,10 @@ SYSTEM_CONFIG = Path("/etc/llmsup/llmsup.yaml")
 HOW_TO_START = (
     "write one (config/minimal.yaml in the source tree is one to copy) and name it: llmsup --config FILE"
 )
+
+
+SCANNED_BYTES = 1 << 20
+_ESSENTIAL_LINE = re.compile(r"^(state_dir|listen):[ \t]+(.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +84,17 @@ def _unreadable(path: Path, message: str, *, hint: str | None = None) -> Setting
 
 
 def essentials(path: Path, environ: Mapping[str, str]) -> Essentials:
-    """state_dir and listen as `load(path, environ)` would have them; never raises for what the file holds."""
+    """state_dir and listen as `load(path, environ)` would have them; never raises for what the file holds.
+
+    A file that an edit has broken still says where its daemon is: its lines are looked through for these two.
+    """
     document = yamlio.Document(str(path))
+    text = b""
     try:
-        document = yamlio.parse(read_bytes(path), str(path))
-    except SettingsError:
-        pass  # the daemon and `config check` report it; the environment still counts
+        text = read_bytes(path)
+        document = yamlio.parse(text, str(path))
+    except SettingsError:  # the daemon and `config check` report it; the environment still counts
+        document.data = _legible_lines(text)
     env.apply(document, environ)
     data = document.data if isinstance(document.data, dict) else {}
     at = paths.where(path, environ)
@@ -92,6 +103,17 @@ def essentials(path: Path, environ: Mapping[str, str]) -> Essentials:
         listen=_listen(data.get("listen")),
         tls_cert=_tls_cert(data.get("tls"), at),
     )
+
+
+def _legible_lines(text: bytes) -> dict[str, str]:
+    """Top-level ``key: value`` lines of what is no YAML as a whole."""
+    found: dict[str, str] = {}
+    for line in _ESSENTIAL_LINE.finditer(text[:SCANNED_BYTES].decode("utf-8", "replace")):
+        with contextlib.suppress(SettingsError):
+            value = yamlio.parse(line[2].encode(), "").data
+            if isinstance(value, str):
+                found.setdefault(line[1], value)
+    return found
 
 
 def runtime_dir(path: Path, environ: Mapping[str, str]) -> Path:

@@ -102,6 +102,20 @@ def test_an_exception_in_one_instances_task_hurts_that_instance_only_and_the_tas
         daemon.wait_next(daemon.kill_child(model="demo"), "demo")  # and the task has gone on for good
 
 
+@pytest.mark.fault(28)
+def test_an_exception_in_one_of_the_daemons_own_jobs_is_said_and_the_job_goes_on() -> None:
+    with DaemonUnderTest() as daemon:
+        daemon.defect = "fails-in-a-job"
+        daemon.expected_traceback = True
+        daemon.run()
+        daemon.wait_ready()
+        until(lambda: "job failed; going on" in daemon.log(), "it is said")
+        assert '"job": "control"' in daemon.log()
+        daemon.run_dir.socket_path.unlink()
+        until(daemon.run_dir.socket_path.exists, "the job is at work again", 5.0)
+        assert daemon.chat().status == 200
+
+
 # ---- again and again
 
 

@@ -80,6 +80,24 @@ def fails_in_the_task_of_demo() -> None:
 
 
 @defect
+def fails_in_a_job() -> None:
+    """The first look after the control socket ends in an exception that nobody has thought of."""
+    from supervisor.control import server
+
+    keep = server.ControlServer.keep
+    server.CHECK_S = 0.2
+    failed: list[int] = []
+
+    async def defective(self: server.ControlServer, clock: Any) -> None:
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("a defect of ours")
+        await keep(self, clock)
+
+    server.ControlServer.keep = defective  # type: ignore[method-assign]  # that is the defect
+
+
+@defect
 def hurried_backoff() -> None:
     """No defect: delays of milliseconds, so that the fifth death comes soon."""
     from supervisor.proc import backoff

@@ -12,6 +12,7 @@ def state(*, warning: str | None = None, **changes: Any) -> dict[str, Any]:
     model = {
         "name": "demo", "state": "READY", "pid": 7, "port": 40001, "uptime_s": 5.0, "rss_bytes": 27 << 20,
         "slots": {"total": 4, "busy": 1}, "restarts": 2, "next_try_s": None, "suspect": None,
+        "circuit_breaker": "closed",
         "degraded": None, "log": None, "last_death": None,
     }  # fmt: skip
     return {
@@ -42,6 +43,7 @@ def test_where_all_is_well_there_are_three_lines():
             {"warning": "llama-servers take 9 MiB, memory.limit_mb is 8 MiB"},
             "memory above the limit: llama-servers take 9 MiB, memory.limit_mb is 8 MiB",
         ),
+        ({"circuit_breaker": "open"}, "    circuit breaker open: requests wait until it answers again"),
         ({"suspect": "nothing has moved for 60 s"}, "    suspected to hang: nothing has moved for 60 s"),
         ({"degraded": "safe profile (threads 1)"}, "    degraded: safe profile (threads 1)"),
     ],

@@ -11,6 +11,7 @@ from supervisor import __version__
 from supervisor.control.status import Snapshot, status
 from supervisor.events import Death, Endpoint, InstanceView
 from supervisor.observe.logfile import LogView
+from supervisor.proxy.breaker import Breaker, BreakerBounds
 from supervisor.proxy.inflight import InFlight
 from supervisor.types import Generation, ModelName
 
@@ -46,7 +47,7 @@ def told(view: InstanceView, *, leases: int = 0, queued: int = 0, rows: int = 0)
     in_flight = InFlight()
     in_flight.rows = set(range(rows))  # type: ignore[assignment]  only their number counts
     in_flight.total, in_flight.failed = 9, 1
-    gates: Any = {view.name: SimpleNamespace(leases=leases)}
+    gates: Any = {view.name: SimpleNamespace(leases=leases, breaker=Breaker(BreakerBounds()))}
     return status(
         Snapshot(
             config="/etc/llmsup.yaml",
@@ -83,6 +84,7 @@ def test_a_ready_instance_in_full() -> None:
         "uptime_s": 20.0,
         "slots": {"total": 4, "busy": 3},
         "next_try_s": None,
+        "circuit_breaker": "closed",
         "suspect": None,
         "model_path": "/models/demo.gguf",
         "degraded": None,

@@ -156,3 +156,12 @@ def test_a_long_line_is_cut():
 )
 def test_a_status_prints_itself(status, text):
     assert str(status) == text
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_written_before_a_signal_from_outside_is_about_something_else(
+    number: signal.Signals,
+) -> None:
+    cause = classify(ExitStatus(signal=number), ["ggml: out of memory", "failed to load model"])
+    assert cause.name in {"killed", "signalled"}
+    assert classify(ExitStatus(signal=signal.SIGABRT), ["CUDA error: out of memory"]).name == "out_of_memory"

@@ -113,3 +113,24 @@ def test_the_default_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_locating_imports_no_pydantic() -> None:
     code = "import sys, supervisor.settings.locate; sys.exit('pydantic' in sys.modules or 'asyncio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "broken", ["listen: [", "\tmodels: {", "models: {demo: {path: a}}\nmodels: {}", "key: 'unended"]
+)
+def test_a_file_that_an_edit_broke_still_says_where_its_daemon_is(tmp_path: Path, broken: str) -> None:
+    file = tmp_path / "llmsup.yaml"
+    file.write_text(f"state_dir: {tmp_path}/state  # here\nlisten: '127.0.0.1:9001'\n{MODEL}{broken}\n")
+    found = locate.essentials(file, {})
+    assert found.state_dir == tmp_path / "state"
+    assert found.listen == "127.0.0.1:9001"
+
+
+def test_what_is_deeper_in_a_broken_file_is_not_taken_for_it(tmp_path: Path) -> None:
+    file = tmp_path / "llmsup.yaml"
+    file.write_text("models:\n  demo:\n    state_dir: /nowhere\n# listen: 127.0.0.1:1\nbroken: [\n")
+    found = locate.essentials(file, {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "x")})
+    assert found.state_dir == paths.default_state_dir(
+        {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "x")}
+    )
+    assert found.listen == paths.DEFAULT_LISTEN
