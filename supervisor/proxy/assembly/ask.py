@@ -125,8 +125,32 @@ EXEMPT = (
 )
 
 
+# What any of these looks at. Few requests have one of them, and the others need not be led past every row.
+CONSIDERED = frozenset(
+    [
+        "stream",
+        "timings_per_token",
+        "return_progress",
+        "stream_options",
+        "verbose",
+        "n_indent",
+        "reasoning_format",
+        "continue_final_message",
+        "n_probs",
+        "logprobs",
+        "top_logprobs",
+        "return_tokens",
+        "response_fields",
+        "n",
+        "n_cmpl",
+    ]
+)
+
+
 def why_not(form: Form, parsed: dict[str, Any]) -> str | None:
     """Why this request is asked as it is; None if it may be asked as a stream."""
+    if CONSIDERED.isdisjoint(parsed):
+        return None
     return next((row.why for row in EXEMPT if form in row.forms and row.when(parsed)), None)
 
 
@@ -152,13 +176,16 @@ def _tells_progress(form: Form | None, parsed: dict[str, Any]) -> bool:
     """Whether what is told of the prompt stands apart from the answer: not where there are several answers, and
     not where text is there before the first token (a message to be continued, a tag that the template opens).
     """
-    if form not in _TELLS_PROGRESS or _several(parsed) or parsed.get("reasoning_format") is not None:
+    if form not in _TELLS_PROGRESS:
         return False
-    prompt, messages = parsed.get("prompt"), parsed.get("messages")
-    if isinstance(prompt, list) and any(not isinstance(one, int) for one in prompt):
+    if not CONSIDERED.isdisjoint(parsed) and (_several(parsed) or parsed.get("reasoning_format") is not None):
         return False
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    return not (isinstance(last, dict) and last.get("role") == "assistant")
+    messages = parsed.get("messages")
+    if isinstance(messages, list):
+        last = messages[-1] if messages else None
+        return not (isinstance(last, dict) and last.get("role") == "assistant")
+    prompt = parsed.get("prompt")
+    return not isinstance(prompt, list) or all(isinstance(one, int) for one in prompt)
 
 
 def _with(body: bytes, members: bytes) -> bytes | None:

@@ -124,6 +124,7 @@ def test_requests_that_wait_are_not_in_flight() -> None:
         "queued": 2,
         "total": 9,
         "failed": 1,
+        "continued": 0,
     }
 
 

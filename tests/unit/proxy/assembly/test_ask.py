@@ -5,7 +5,7 @@ import json
 import pytest
 
 from supervisor.proxy.assembly import as_stream, with_progress
-from supervisor.proxy.assembly.ask import EXEMPT, FORMS, Form, why_not
+from supervisor.proxy.assembly.ask import CONSIDERED, EXEMPT, FORMS, Form, why_not
 
 NATIVE, TEXT, CHAT = b"/completion", b"/v1/completions", b"/v1/chat/completions"
 MESSAGES, RESPONSES = b"/v1/messages", b"/v1/responses"
@@ -145,6 +145,28 @@ def test_progress_that_would_not_stand_apart_is_turned_off(path, options):
 def test_a_stream_that_asks_for_progress_itself_is_left_alone(asked):
     body = json.dumps({"prompt": "x", "stream": True, "return_progress": asked}).encode()
     assert with_progress(CHAT, body, json.loads(body)) is None
+
+
+class Asked(dict):
+    """Notes which members are looked at."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.looked_at = set()
+
+    def get(self, name, default=None):
+        self.looked_at.add(name)
+        return super().get(name, default)
+
+
+def test_every_member_an_exemption_looks_at_is_known_beforehand():
+    looked_at = set()
+    for row in EXEMPT:
+        for given in ({}, dict.fromkeys(CONSIDERED, 7), {"logprobs": 1}):
+            asked = Asked(given)
+            row.when(asked)
+            looked_at |= asked.looked_at
+    assert looked_at - {"stop"} == CONSIDERED, "stop matters only beside one of the others"
 
 
 def test_what_is_added_comes_last_so_that_it_counts():
