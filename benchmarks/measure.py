@@ -195,7 +195,8 @@ def measure(
     results = Results()
     for turn in range(rounds):
         for index, scenario in enumerate(SCENARIOS):
-            for peer in rotated(peers, turn + index):
+            able = [peer for peer in peers if peer.most >= scenario.connections]
+            for peer in rotated(able, turn + index):
                 tell(f"round {turn + 1}/{rounds}  {scenario.kind} c={scenario.connections}  {peer.name}")
                 try:
                     values: Values | None = run_once(loadgen, scenario, peer, seconds)

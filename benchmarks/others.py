@@ -15,6 +15,7 @@ from benchmarks.peers import Peer
 from benchmarks.processes import Processes, StartError, free_port, tree_of
 
 LITELLM = "litellm[proxy]==1.106.2"
+LITELLM_MOST = 16  # with more its queue outlives the measurement by minutes, and it grows to gigabytes
 LITELLM_START_S = 90.0  # it imports for a long time
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmsup"
 LITELLM_VENV = CACHE / "bench-litellm"  # made by `make bench-litellm`
@@ -53,7 +54,7 @@ def start_litellm(processes: Processes, folder: Path, upstream_port: int) -> Pee
         timeout=30,
         check=False,
     )
-    return Peer("litellm", port, upstream_port, tree_of(process.pid), said.stdout.strip(), key)
+    return Peer("litellm", port, upstream_port, tree_of(process.pid), said.stdout.strip(), LITELLM_MOST, key)
 
 
 def start_llama_swap(processes: Processes, folder: Path, binary: Path, upstream: Path) -> Peer:

@@ -83,6 +83,7 @@ class Peer:
     upstream_port: int
     pids: list[int] = field(default_factory=list)
     version: str = ""
+    most: int = 256  # connections it is asked to bear
     key: str = "none"  # what it wants to see as `Authorization: Bearer`
 
 

@@ -76,7 +76,7 @@ def table(title: str, head: list[str], lines: Rows) -> None:
     except ImportError:
         plain_table(title, head, lines)
         return
-    width = None if sys.stdout.isatty() else 140
+    width = None if sys.stdout.isatty() else 160
     console = Console(no_color=not sys.stdout.isatty(), highlight=False, width=width)
     shown = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(head):

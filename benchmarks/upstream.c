@@ -28,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { REPLY_BYTES = 1024, READ_BYTES = 4096, MAX_EVENTS = 512, BURST_EVENTS = 1000 };
+enum { READ_BYTES = 4096, MAX_EVENTS = 512, BURST_EVENTS = 1000 };
 static const long DEFAULT_TOKENS = 100, DEFAULT_INTERVAL_US = 20000;
 
 typedef struct conn {
@@ -49,6 +49,7 @@ typedef struct conn {
 
 #define HEAP_ITEM conn
 #include "heap.h"
+#include "text.h"
 
 static int epoll_fd;
 static unsigned long long tokens_total, prompts_total, streams_total, streams_now;
@@ -112,27 +113,6 @@ static int put_whole(conn *c, const char *type, const char *body, size_t len) {
 
 /* ---- answers */
 
-#define CHAT_HEAD "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"bench\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\""
-#define CHAT_TAIL "\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":10,\"total_tokens\":20}}"
-#define NATIVE_HEAD "{\"index\":0,\"stop\":true,\"model\":\"bench\",\"tokens_predicted\":10,\"tokens_evaluated\":10,\"stop_type\":\"limit\",\"content\":\""
-#define NATIVE_TAIL "\"}"
-
-#define VECTOR_HEAD "{\"object\":\"list\",\"model\":\"bench\",\"usage\":{\"prompt_tokens\":10,\"total_tokens\":10},\"data\":[{\"object\":\"embedding\",\"index\":0,\"embedding\":[0"
-#define VECTOR_TAIL "]}]}"
-
-static char chat_reply[REPLY_BYTES + 1], native_reply[REPLY_BYTES + 1], vector_reply[REPLY_BYTES + 1];
-
-/* The filling is repeated whole, so that a list of numbers stays one; blanks take up the rest. */
-static void make_reply(char *reply, const char *head, const char *filling, const char *tail) {
-    size_t at = strlen(head), step = strlen(filling), end = REPLY_BYTES - strlen(tail);
-    memset(reply, ' ', REPLY_BYTES);
-    memcpy(reply, head, at);
-    for (; at + step <= end; at += step) memcpy(reply + at, filling, step);
-    memcpy(reply + end, tail, strlen(tail));
-}
-
-#define CHAT_FIELDS "\"created\":1700000000,\"id\":\"chatcmpl-1\",\"model\":\"bench\",\"system_fingerprint\":\"bench\",\"object\":\"chat.completion.chunk\""
-
 /* The text of one event, "data: " and empty line included, as a chunk. `counts` goes in where llama-server has it. */
 static int put_event(conn *c, const char *text, const char *counts) {
     char event[900], framed[960];
@@ -182,19 +162,6 @@ static int end_stream(conn *c) {
     heap_remove(c);
     if (c->later) return put_whole(c, "application/json; charset=utf-8", c->later, REPLY_BYTES);
     return put_end(c) < 0 ? -1 : put(c, "0\r\n\r\n", 5);
-}
-
-/* The value of a JSON field, wherever it stands; NULL when absent. Good enough for bodies we wrote ourselves. */
-static const char *field(const char *body, size_t len, const char *quoted_name) {
-    const char *at = memmem(body, len, quoted_name, strlen(quoted_name)), *end = body + len;
-    if (!at) return NULL;
-    for (at += strlen(quoted_name); at < end && (*at == ' ' || *at == ':'); at++) {}
-    return at < end ? at : NULL;
-}
-
-static long number(const char *body, size_t len, const char *quoted_name, long otherwise) {
-    const char *at = field(body, len, quoted_name);
-    return at ? atol(at) : otherwise;
 }
 
 static void begin(conn *c) {
@@ -282,20 +249,6 @@ static int respond(conn *c, const char *head, const char *body, size_t len) {
 }
 
 /* ---- reading */
-
-/* Bytes of a chunked body from `at`, 0 when it is not all here. */
-static size_t chunked_len(const char *at, size_t len) {
-    const char *start = at, *end = at + len;
-    for (;;) {
-        char *eol = memmem(at, (size_t)(end - at), "\r\n", 2);
-        if (!eol) return 0;
-        size_t size = strtoul(at, NULL, 16);
-        at = eol + 2;
-        if ((size_t)(end - at) < size + 2) return 0;
-        at += size + 2;
-        if (!size) return (size_t)(at - start);
-    }
-}
 
 /* Answers what whole requests there are, in order; a running stream holds back the next. */
 static int answer_all(conn *c) {
