@@ -37,7 +37,10 @@ def read(exchange: Exchange, *, continuing: bool) -> None:
     if asked.get("stream") is True:
         # Of chosen fields only, not even the end can be told.
         exchange.continuable = (
-            continuing and exchange.path in CONTINUABLE and not asked.get("response_fields")
+            continuing
+            and exchange.path in CONTINUABLE
+            and not exchange.http10  # which knows no chunks
+            and not asked.get("response_fields")
         )
         if exchange.continuable:  # it goes through `stream`, which keeps the progress from its client
             exchange.outgoing = with_progress(exchange.path, exchange.body, asked)

@@ -1,5 +1,6 @@
 """The request path on the real llama-server: answers that outlive it, requests that kill it, clients that leave."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -104,12 +105,11 @@ def slow(llama_server_binary: Path, slow_model: Path) -> Iterator[DaemonUnderTes
 def leave(daemon: DaemonUnderTest, path: str, body: dict[str, Any], after_s: float) -> None:
     with rawhttp.connect(daemon.port) as sock:
         sock.sendall(rawhttp.request("POST", path, body))
-        sock.settimeout(after_s)
-        try:
-            while sock.recv(65536):
-                pass
-        except TimeoutError:
-            pass
+        deadline = time.monotonic() + after_s
+        with contextlib.suppress(TimeoutError):
+            while (left := deadline - time.monotonic()) > 0:
+                sock.settimeout(left)
+                sock.recv(65536)
         sock.shutdown(socket.SHUT_RDWR)
 
 
