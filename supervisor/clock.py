@@ -21,8 +21,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    def now(self) -> float:
-        return time.monotonic()
+    now = staticmethod(time.monotonic)  # asked several times a request: without a call of ours in between
 
     def wall(self) -> datetime:
         return datetime.now(UTC)

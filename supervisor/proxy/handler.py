@@ -4,6 +4,7 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, Protocol
 
 from supervisor.errors import LlmsupError
+from supervisor.proxy.heads import Heads
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.upload import BodyBudget
 
@@ -27,6 +28,7 @@ class Handler(Protocol):
 
     max_body_bytes: int
     budget: BodyBudget
+    heads: Heads
     now: float
     connections: "set[ClientConnection]"
     max_connections: int

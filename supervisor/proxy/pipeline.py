@@ -25,6 +25,7 @@ from supervisor.proxy import answers, cached, identity, ingress, limits, route
 from supervisor.proxy.admission import Admission
 from supervisor.proxy.cors import Cors, CorsRules
 from supervisor.proxy.decision import Answer, Decision
+from supervisor.proxy.heads import Heads
 from supervisor.proxy.inflight import Exchange, InFlight
 from supervisor.proxy.upload import BodyBudget
 from supervisor.proxy.wire import ClientConnection
@@ -68,6 +69,7 @@ class Pipeline:
         self.max_connections = wiring.max_connections
         self.now = wiring.clock.now()
         self.budget = BodyBudget()
+        self.heads = Heads()
         self.connections: set[ClientConnection] = set()
         self.in_flight = in_flight
         self._admission = admission

@@ -13,6 +13,7 @@ from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, LlmsupE
 from supervisor.proxy import headers
 from supervisor.proxy.handler import Handler
 from supervisor.proxy.headers import MAX_HEAD_BYTES, MEMO_BYTES
+from supervisor.proxy.heads import KnownHead
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.upload import COUNTED_FROM_BYTES
 
@@ -27,6 +28,7 @@ class RequestReader(asyncio.Protocol):
         "_body",
         "_body_size",
         "_body_size_seen",
+        "_boundary",
         "_closing",
         "_counted",
         "_discard",
@@ -40,6 +42,7 @@ class RequestReader(asyncio.Protocol):
         "_transport",
         "_unproductive",
         "_url",
+        "_whole",
         "peer",
         "since",
     )
@@ -59,6 +62,8 @@ class RequestReader(asyncio.Protocol):
         self._counted = 0  # bytes of it that the budget knows of
         self._head_bytes = -1  # of a head not yet complete; -1: none is being read
         self._read = 0  # bytes of the newest read
+        self._boundary = True  # the next byte begins a request, on a connection that stays open
+        self._whole = b""  # the newest read, while it may be one whole request
         self._closing = False
         self._discard = False
         self.peer = ""
@@ -98,6 +103,16 @@ class RequestReader(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        if self._boundary and not self._discard:
+            known = self._handler.heads.recall(data)
+            if known is not None and len(known[1]) <= self._handler.max_body_bytes:
+                head, body = known
+                self.since = self._handler.now
+                exchange = Exchange(self._connection(), head.method, head.target, head.fields, self.peer)
+                exchange.body = body
+                self._received(exchange)
+                return
+            self._whole = data
         self._read = len(data)
         try:
             self._parser.feed_data(data)
@@ -151,6 +166,7 @@ class RequestReader(asyncio.Protocol):
     # ---- llhttp's callbacks
 
     def on_message_begin(self) -> None:
+        self._boundary = False
         self._url = b""
         self._fields = []
         self._head_bytes = 0
@@ -212,6 +228,11 @@ class RequestReader(asyncio.Protocol):
         if self._counted:
             exchange.counted, self._counted = self._counted, 0
             self._handler.budget.complete(self, exchange.counted)
+        self._boundary = exchange.keep
+        if exchange.keep and self._whole:
+            head = KnownHead(exchange.method, exchange.target, exchange.fields)
+            self._handler.heads.learn(self._whole, head, exchange.body)
+        self._whole = b""
         self._received(exchange)
 
     def _forget_body(self) -> None:

@@ -9,6 +9,7 @@ import h11
 
 from supervisor.errors import LlmsupError
 from supervisor.proxy import answers
+from supervisor.proxy.heads import Heads
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.upload import BodyBudget
 from supervisor.proxy.wire import ClientConnection
@@ -53,6 +54,7 @@ class Clerk:
     def __init__(self) -> None:
         self.max_body_bytes = MAX_BODY_BYTES
         self.budget = BodyBudget()
+        self.heads = Heads()
         self.max_connections = 100
         self.connections: set[ClientConnection] = set()
         self.now = 0.0

@@ -81,7 +81,7 @@ def loads(payload: str) -> dict[str, Any]:
         Unknown: not a JSON object.
     """
     try:
-        value = json.loads(payload, parse_float=_Fraction)
+        value = _decode(payload)
     except (ValueError, RecursionError) as error:
         raise Unknown("an event that is not JSON") from error
     if not isinstance(value, dict):
@@ -98,13 +98,18 @@ class _Fraction:
         pass
 
 
+# Made once: `json.loads` and `json.dumps` make new ones at every call that is not plain.
+_decode = json.JSONDecoder(parse_float=_Fraction).decode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def dumps(value: object) -> str:
     """JSON as llama-server writes it: no spaces, order kept, only what must be escaped is.
 
     Raises:
         TypeError: it holds a number with a fraction.
     """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def raw(text: str) -> str:
