@@ -20,13 +20,10 @@ from supervisor.types import KIB, MIB
 EVENT_END = b"\n\n\r\n"
 PROGRESS = b'"prompt_progress":{'  # no text reads so: its quotes would be escaped
 LAST_CHUNK = b"0\r\n\r\n"
-CHUNKED_HEAD = (
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"  # what llhttp wants to see before chunks
-)
+# What llhttp wants to see before chunks.
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 SEAM = b": llmsup-continued\n\n"
-PACK_BYTES = (
-    64 * KIB
-)  # events of one stream resemble each other: packed they are a twentieth, at 10 ns a byte
+PACK_BYTES = 32 * KIB  # events of one stream resemble each other: packed they are a twentieth, 10 ns a byte
 KEPT_BYTES = 32 * MIB  # about 100,000 tokens
 HELD_BYTES = 8 * MIB  # of one event
 # How the last event of a stream begins. The native format has none of its own: its last event says "stop":true,
