@@ -301,14 +301,7 @@ class Relay(asyncio.Protocol):
             self.completed(reusable=self._head.keep)
 
     def _chunked(self, feed: Callable[[bytes], None], data: bytes) -> None:
-        try:
-            feed(data)
-        except HttpParserError:
-            self._surplus = True
-        if self._surplus or (self._ended and data.endswith(_TOO_MANY)):
-            # Before the bytes go out: they might read as another answer.
-            self._surplus = True
-            self.broken(UpstreamFailed(_BROKEN_CHUNKS))
+        if not self._framed(feed, data):
             return
         self.last = data
         self._write(data)
@@ -317,13 +310,7 @@ class Relay(asyncio.Protocol):
 
     def _kept(self, feed: Callable[[bytes], None], stream: ClientStream, data: bytes) -> None:
         """As `_chunked`, in whole events, which are kept."""
-        try:
-            feed(data)
-        except HttpParserError:
-            self._surplus = True
-        if self._surplus or (self._ended and data.endswith(_TOO_MANY)):
-            self._surplus = True
-            self.broken(UpstreamFailed(_BROKEN_CHUNKS))
+        if not self._framed(feed, data):
             return
         self.last = data
         if not self._ended:
@@ -332,6 +319,18 @@ class Relay(asyncio.Protocol):
             self.completed(reusable=self._head.keep)
         else:
             self.broken(UpstreamFailed(_NO_LAST_EVENT))
+
+    def _framed(self, feed: Callable[[bytes], None], data: bytes) -> bool:
+        """Whether these are chunks. If not, the answer is broken before they go out: they might read as another one."""
+        try:
+            feed(data)
+        except HttpParserError:
+            self._surplus = True
+        if self._surplus or (self._ended and data.endswith(_TOO_MANY)):
+            self._surplus = True
+            self.broken(UpstreamFailed(_BROKEN_CHUNKS))
+            return False
+        return True
 
     def _dechunk(
         self,
