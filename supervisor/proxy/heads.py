@@ -15,7 +15,7 @@ MAX_HEADS = 512
 MAX_HEAD_BYTES = 2048
 MAX_BODY_BYTES = 32 * 1024  # larger ones are counted, and their reading costs more than their head
 # At the beginning of a line and in one spelling: nothing else in a head that was taken can read so.
-_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,6})\r\n")
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,6})(?=\r\n)")
 _END = b"\r\n\r\n"
 
 

@@ -149,7 +149,7 @@ def test_status_for_machines_has_the_contracts_shape_and_for_people_says_the_sam
         }  # fmt: skip
         assert state["listen"] == f"127.0.0.1:{daemon.port}"
         assert set(state["memory"]) == {"daemon_rss_bytes", "children_rss_bytes", "limit_bytes", "warning"}
-        assert state["requests"] == {"in_flight": 0, "queued": 0, "total": 1, "failed": 0}
+        assert state["requests"] == {"in_flight": 0, "queued": 0, "total": 1, "failed": 0, "continued": 0}
         one = state["models"][0]
         assert set(one) >= {
             "name", "state", "pid", "port", "generation", "restarts", "uptime_s", "rss_bytes", "slots",
