@@ -1,0 +1,64 @@
+"""The limits of one class of clients, as the rates that are checked in their order."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from supervisor.ratelimit.gcra import SECOND_NS, Rate, Terms
+
+MINUTE_NS = 60 * SECOND_NS
+HOUR_NS = 60 * MINUTE_NS
+DAY_NS = 24 * HOUR_NS
+
+
+class Unit(StrEnum):
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """``name``: what the client is told it is called (``rpm``, ``rph``, ``tpm``, ``tpd``; ``all-`` before a shared one)."""
+
+    name: str
+    unit: Unit
+    rate: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """``concurrent``: requests at once, None for any number. ``terms``: the limits, as `gcra.after` has them."""
+
+    name: str
+    limits: tuple[Limit, ...] = ()
+    concurrent: int | None = None
+    terms: tuple[Terms, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        terms = tuple((one.rate.quota, one.rate.window_ns, one.unit is Unit.TOKENS) for one in self.limits)
+        object.__setattr__(self, "terms", terms)  # frozen, but for this
+
+
+def pool(
+    name: str,
+    *,
+    requests_per_minute: int | None = None,
+    requests_per_hour: int | None = None,
+    tokens_per_minute: int | None = None,
+    tokens_per_day: int | None = None,
+    concurrent: int | None = None,
+    shared: bool = False,
+) -> Pool:
+    """From the configuration's numbers; None: no such limit. ``shared``: one bucket for the whole pool."""
+    rows = (
+        ("rpm", Unit.REQUESTS, requests_per_minute, MINUTE_NS),
+        ("rph", Unit.REQUESTS, requests_per_hour, HOUR_NS),
+        ("tpm", Unit.TOKENS, tokens_per_minute, MINUTE_NS),
+        ("tpd", Unit.TOKENS, tokens_per_day, DAY_NS),
+    )
+    prefix = "all-" if shared else ""
+    limits = tuple(
+        Limit(prefix + short, unit, Rate(quota, window_ns))
+        for short, unit, quota, window_ns in rows
+        if quota is not None
+    )
+    return Pool(name, limits, concurrent)
