@@ -118,6 +118,7 @@ class Daemon:
             self._job("start", self._fleet.start_all),
             self._job("control", partial(self._control.keep, self._clock)),
             self._job("deaths", partial(self._parts.deaths.keep, self._clock)),
+            self._job("keys", partial(self._parts.keyring.keep, self._clock)),
             self._job("memory", self._parts.memory.keep),
             self._job("orphans", partial(self._children.keep, self._clock)),
             self._job("figures", Figures(self.status, self._logs.metrics, self._clock).keep),
@@ -232,6 +233,8 @@ class Daemon:
                 model_logs={name: file.view() for name, file in self._parts.model_logs.items()},
                 own_logs=[file.view() for file in self._logs.all],
                 deaths_error=self._parts.deaths.error,
+                keys=self._parts.keyring.count,
+                keys_error=self._parts.keyring.error,
                 memory=self._parts.memory,
                 estimates=self._parts.budget.estimates,
             )
@@ -241,6 +244,10 @@ class Daemon:
         """As in the file, with those that are not there yet. Half a megabyte at worst, so in a thread."""
         entries = self._parts.deaths.entries
         return await asyncio.to_thread(lambda: b"".join(dump(entries)))
+
+    async def reload_keys(self) -> dict[str, object]:
+        count = await self._parts.keyring.reload()
+        return {"keys": count, "refused": self._parts.keyring.error or None}
 
     def requests(self) -> list[dict[str, object]]:
         return table(self._parts.in_flight.rows, self._clock.now())

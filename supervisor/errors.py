@@ -3,6 +3,7 @@
     LlmsupError
     ├── CallerError          the HTTP client's or the operator's fault
     │   ├── BadRequest           400 bad_request
+    │   ├── Unauthorized         401 unauthorized
     │   ├── Forbidden            403 forbidden
     │   ├── NotFound             404 model_not_found
     │   ├── Quarantined          422 request_quarantined
@@ -62,6 +63,12 @@ class CallerError(LlmsupError):
 
 class BadRequest(CallerError):
     pass
+
+
+class Unauthorized(CallerError):
+    status = 401
+    type = "authentication_error"
+    code = "unauthorized"
 
 
 class Forbidden(CallerError):

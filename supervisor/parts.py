@@ -9,6 +9,8 @@ import resource
 from typing import Any
 
 from supervisor.clock import SystemClock
+from supervisor.keys import store
+from supervisor.keys.ring import Keyring
 from supervisor.proc import deaths, profile
 from supervisor.proc.budget import Budget
 from supervisor.proc.cgroup import OomKills
@@ -96,6 +98,7 @@ class Parts:
         self.in_flight = InFlight()
         self.fleet = Fleet(self.clock)
         self.deaths = Deaths(settings.state_dir / deaths.FILE_NAME)
+        self.keyring = Keyring(settings.state_dir / store.FILE_NAME, self.clock.wall)
         self.prober = Prober()
         self.budget = Budget(
             limit_mb=settings.memory.limit_mb,
@@ -145,6 +148,9 @@ class Parts:
             clock=self.clock,
             cors=cors_rules(settings),
             continuing=settings.proxy.continue_after_crash,
+            keyring=self.keyring,
+            ipv6_prefix=settings.proxy.ipv6_prefix,
+            require_key=settings.proxy.require_key,
         )
         self.pipeline = Pipeline(wiring, self.admission, self.in_flight)
 

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from supervisor.cli import context
 from supervisor.errors import ConfigError, LlmsupError, NotRunning
 
 SILENCE_S = 300.0
+KEY_VARIABLE = "LLMSUP_API_KEY"
 
 
 @click.command("chat")
@@ -30,7 +32,10 @@ def command(
     temperature: float | None,
     as_json: bool,
 ) -> None:
-    """Ask one question through the proxy; the answer streams to the terminal."""
+    """Ask one question through the proxy; the answer streams to the terminal.
+
+    $LLMSUP_API_KEY is the key to ask with, where one is required.
+    """
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": " ".join(text)})
     body: dict[str, Any] = {"messages": messages, "stream": True}
@@ -57,9 +62,7 @@ def _events(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     host, port = context.listen()
     connection = _connection(host, port, context.tls_cert())
     try:
-        connection.request(
-            "POST", "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        connection.request("POST", "/v1/chat/completions", json.dumps(body).encode(), _headers())
         answer = connection.getresponse()
         if answer.status != http.HTTPStatus.OK:
             raise _refused(answer.status, answer.read())
@@ -85,6 +88,12 @@ def _events(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         raise LlmsupError(f"the answer broke off: {exc!r}", hint="see: llmsup status") from exc
     finally:
         connection.close()
+
+
+def _headers() -> dict[str, str]:
+    """The key comes from the environment: a command line is everybody's to read."""
+    key = os.environ.get(KEY_VARIABLE)
+    return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
 def _connection(host: str, port: int, cert: Path | None) -> http.client.HTTPConnection:

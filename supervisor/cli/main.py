@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "doctor": "Look for what could keep it from working, and say what to do.",
     "diagnose": "The same as doctor.",
     "build": "Fetch, verify and build llama-server.",
+    "keys": "API keys: create, list, revoke.",
     "config": "Validate the configuration.",
 }
 USAGE_ERROR = 2

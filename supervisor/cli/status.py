@@ -31,6 +31,8 @@ def page(state: dict[str, Any]) -> Iterator[str]:
         yield click.style(f"memory above the limit: {state['memory']['warning']}", fg="red")
     if state["deaths"]["error"]:
         yield f"the last deaths are not on the disk: {state['deaths']['error']}"
+    if state.get("keys", {}).get("error"):
+        yield click.style(f"no API key is accepted: {state['keys']['error']}", fg="red")
     if told := _log_trouble(state["logs"]["error"], state["logs"]["dropped"]):
         yield f"llmsup's own log: {told}"
     yield from map(_model, state["models"])

@@ -37,6 +37,7 @@ class Daemon(Protocol):
     def request_stop(self, *, now: bool) -> None: ...
     async def restart(self, name: str | None) -> str: ...
     async def reload(self) -> dict[str, object]: ...
+    async def reload_keys(self) -> dict[str, object]: ...
 
 
 class _Server(uvicorn.Server):
@@ -62,6 +63,7 @@ class ControlServer:
             Route("/stop", self._stop, methods=["POST"]),
             Route("/restart", self._restart, methods=["POST"]),
             Route("/reload", self._reload, methods=["POST"]),
+            Route("/keys/reload", self._reload_keys, methods=["POST"]),
         ]
         app = Starlette(routes=routes, exception_handlers={LlmsupError: self._failed})
         self._config = uvicorn.Config(
@@ -131,6 +133,9 @@ class ControlServer:
 
     async def _reload(self, _: Request) -> Response:
         return JSONResponse(await self._daemon.reload())
+
+    async def _reload_keys(self, _: Request) -> Response:
+        return JSONResponse(await self._daemon.reload_keys())
 
     @staticmethod
     async def _failed(_: Request, error: Exception) -> Response:

@@ -38,6 +38,8 @@ class Snapshot:
         default_factory=dict
     )  # bytes each model was counted with at its start
     deaths_error: str = ""  # why the record of deaths is not on the disk, if it is not
+    keys: int = 0
+    keys_error: str = ""  # why no key is accepted, if none is
 
 
 def status(snapshot: Snapshot) -> dict[str, Any]:
@@ -70,6 +72,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
             "dropped": sum(one.dropped_lines for one in snapshot.own_logs),
         },
         "deaths": {"error": snapshot.deaths_error or None},
+        "keys": {"count": snapshot.keys, "error": snapshot.keys_error or None},
         "models": models,
     }
 

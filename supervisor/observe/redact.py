@@ -18,12 +18,13 @@ _SECRET_NAME = re.compile(rf"(?:^|.*[_-]){_NAME}", re.IGNORECASE)
 _LOOKS = (
     r"(?P<word>\bBearer[ \t]+|--api-key[ =]+|\b(?:HF_TOKEN|HUGGING_FACE_HUB_TOKEN|LLAMA_API_KEY)[ \t]*[=:][ \t]*)"
     r"[^\s\"',;]+"
-    r"|\b(?:sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|lls_[A-Za-z0-9_-]{8,})"
+    r"|\b(?:sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|lls_[A-Za-z0-9_-]{8,}"
+    r"|llmsup_[0-9a-f]{8}_[A-Za-z0-9_-]{8,})"
 )
 _LOOKS_TEXT = re.compile(_LOOKS, re.IGNORECASE)
 _LOOKS_BYTES = re.compile(_LOOKS.encode(), re.IGNORECASE)
 # One of them is in whatever the expression finds in a child's output. Looking for a fixed word costs next to nothing.
-_MARKS = (b"earer ", b"--api-key", b"HF_TOKEN", b"HUB_TOKEN", b"API_KEY", b"sk-", b"hf_", b"lls_")
+_MARKS = (b"earer ", b"--api-key", b"HF_TOKEN", b"HUB_TOKEN", b"API_KEY", b"sk-", b"hf_", b"lls_", b"llmsup_")
 
 
 def is_secret_name(name: str) -> bool:

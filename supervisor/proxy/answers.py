@@ -72,6 +72,11 @@ def retry_after(error: LlmsupError) -> bytes:
     )
 
 
+def challenge(error: LlmsupError) -> bytes:
+    """What a 401 must have (RFC 9110, 15.5.2)."""
+    return b"WWW-Authenticate: Bearer\r\n" if error.status == HTTPStatus.UNAUTHORIZED else b""
+
+
 def event_stream_error(error: LlmsupError, request_id: bytes) -> bytes:
     """The last event of a stream that cannot be completed; no ``[DONE]`` follows it."""
     return b"data: %b\n\n" % error_body(error, request_id)

@@ -13,6 +13,7 @@ from enum import IntEnum
 from functools import lru_cache
 
 from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, UpstreamFailed
+from supervisor.keys.key import Presented, presented
 from supervisor.types import KIB
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -35,7 +36,7 @@ _DROPPED = frozenset(
     b"access-control-request-method access-control-request-headers".split()
 )
 _LISTS = frozenset(
-    {b"x-forwarded-for", b"traceparent", b"origin", b"access-control-request-headers"}
+    {b"x-forwarded-for", b"forwarded", b"traceparent", b"origin", b"access-control-request-headers"}
 )  # of two traceparents or origins, neither is valid
 _CORS = b"access-control-"
 _FIELD_EXTRA_BYTES = 4  # colon, space, line end
@@ -64,6 +65,8 @@ class RequestFields:
     user_id: bytes | None
     session_id: bytes | None
     forwarded_for: bytes | None
+    forwarded: bytes | None
+    key: Presented | None  # what looks like a key of ours; foreign ones are nobody's
     trace: bytes | None
     origin: bytes | None
     asks_method: bytes | None  # of a preflight (`cors`)
@@ -138,11 +141,20 @@ def _read_request(fields: Fields) -> RequestFields:
         user_id=ours.get(b"x-user-id"),
         session_id=ours.get(b"x-session-id"),
         forwarded_for=ours.get(b"x-forwarded-for"),
+        forwarded=ours.get(b"forwarded"),
+        key=_key(ours.get(b"authorization"), ours.get(b"x-api-key")),
         trace=trace,
         origin=ours.get(b"origin"),
         asks_method=ours.get(b"access-control-request-method"),
         asks_headers=ours.get(b"access-control-request-headers"),
     )
+
+
+def _key(authorization: bytes | None, api_key: bytes | None) -> Presented | None:
+    """The first of the two that is ours: ``Authorization: Bearer`` (OpenAI's way), ``x-api-key`` (Anthropic's)."""
+    scheme, _, token = (authorization or b"").partition(b" ")
+    found = presented(token.strip()) if scheme.lower() == b"bearer" else None
+    return found or (presented(api_key) if api_key else None)
 
 
 def _trace(value: bytes | None) -> bytes | None:

@@ -1,61 +1,147 @@
-"""2 Who asks? First that applies: user, session, address, anonymous (CONTRACT, "Identity").
+"""2 Who asks? First that applies: key, user, session, address, anonymous (CONTRACT, "Identity").
 
-Pure. The two headers and ``X-Forwarded-For`` count only from trusted proxies. Answers are memoised:
-a client's requests look alike.
+Memoised: a client's requests look alike. The two headers and the address that a proxy names count only from
+trusted proxies; a key counts from everywhere. What only looks like a key of ours is refused; a foreign one is
+nobody's (SDKs always send something).
 """
 
 import hashlib
 import ipaddress
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote_from_bytes
 
+from supervisor.errors import Unauthorized
+from supervisor.keys.key import Key, Scope
+from supervisor.keys.ring import Keyring
+from supervisor.proxy import cached
+from supervisor.proxy.forwarded import Address, Network, address_of, behind, network_of, within
 from supervisor.proxy.inflight import Client, Exchange
 
 NAME_MAX = 128
 MEMO_ENTRIES = 4096
 IPV6_PREFIX = 64  # a customer's network: single addresses there are free to change
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+POOL_OF_KEYS = "user"  # of those that name none
+_POOLS = {b"user": "user", b"session": "session"}
 
 
-def resolver(trusted: Iterable[str]) -> Callable[[Exchange], None]:
-    """Stage 2 for these trusted proxies (CIDR networks)."""
-    networks = tuple(ipaddress.ip_network(text, strict=False) for text in trusted)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Whose word counts. ``trusted``: proxies, as CIDR networks; ``require_key``: nobody without one."""
+
+    trusted: tuple[str, ...]
+    ipv6_prefix: int = IPV6_PREFIX
+    require_key: bool = False
+
+
+class Identity:
+    """Stage 2."""
+
+    def __init__(self, rules: Rules, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._require_key = rules.require_key
+        self._of_keys: dict[str, Client] = {}
+        self._without_key = _namer(rules.trusted, rules.ipv6_prefix)
+        self._ipv6_prefix = rules.ipv6_prefix
+
+    def resolve(self, exchange: Exchange) -> None:
+        """Set ``client``.
+
+        Raises:
+            Unauthorized: its key is none of ours any more, or it has none where one is required.
+        """
+        shown = exchange.fields.key
+        if shown is None:
+            if self._require_key and exchange.path not in cached.HEALTH:
+                raise Unauthorized(
+                    "an API key is required", hint="send it as Authorization: Bearer or as x-api-key"
+                )
+            self.name(exchange)
+            return
+        key = self._keyring.find(shown)
+        if key is None:
+            raise Unauthorized("this API key is unknown, revoked or expired")
+        exchange.client = self._of_key(key)
+
+    def name(self, exchange: Exchange) -> None:
+        """Set ``client`` as if no key had been shown; refuses nobody."""
+        fields = exchange.fields
+        exchange.client = self._without_key(
+            exchange.peer, fields.user_id, fields.session_id, fields.forwarded_for, fields.forwarded
+        )
+
+    def name_refused(self, exchange: Exchange) -> None:
+        """Set ``client`` for an answer that says no: whoever it is, this is not where they are refused for it."""
+        try:
+            self.resolve(exchange)
+        except Unauthorized:
+            self.name(exchange)
+
+    def label(self, peer: str) -> bytes:
+        """Of one that is known by its address only."""
+        return client_name(peer, trusted=(), ipv6_prefix=self._ipv6_prefix)
+
+    def is_admin(self, exchange: Exchange) -> bool:
+        """Whether the request has an admin key. Raises Unauthorized as `resolve` does."""
+        self.resolve(exchange)
+        key = exchange.client.key
+        return key is not None and Scope.ADMIN in key.scopes
+
+    def _of_key(self, key: Key) -> Client:
+        client = self._of_keys.get(key.id)
+        if client is None or client.key is not key:  # new, or read again from a changed file
+            if len(self._of_keys) >= MEMO_ENTRIES:
+                self._of_keys.clear()
+            name = f"key:{key.name}"
+            client = Client(name, name.encode("ascii"), key.pool or POOL_OF_KEYS, key)
+            self._of_keys[key.id] = client
+        return client
+
+
+def _namer(trusted: Iterable[str], ipv6_prefix: int) -> Callable[..., Client]:
+    networks = tuple(network_of(text) for text in trusted)
 
     @lru_cache(MEMO_ENTRIES)
-    def client(peer: str, user: bytes | None, session: bytes | None, forwarded: bytes | None) -> Client:
-        label = client_name(peer, user, session, forwarded, networks)
-        return Client(label.decode("ascii"), label)
+    def client(
+        peer: str, user: bytes | None, session: bytes | None, xff: bytes | None, forwarded: bytes | None
+    ) -> Client:
+        label = client_name(peer, user, session, xff, forwarded, trusted=networks, ipv6_prefix=ipv6_prefix)
+        return Client(label.decode("ascii"), label, _POOLS.get(label.partition(b":")[0], "anonymous"))
 
-    def resolve(exchange: Exchange) -> None:
-        fields = exchange.fields
-        exchange.client = client(exchange.peer, fields.user_id, fields.session_id, fields.forwarded_for)
-
-    return resolve
+    return client
 
 
 def client_name(
     peer: str,
-    user: bytes | None,
-    session: bytes | None,
-    forwarded: bytes | None,
-    trusted: tuple[_Network, ...],
+    user: bytes | None = None,
+    session: bytes | None = None,
+    xff: bytes | None = None,
+    forwarded: bytes | None = None,
+    *,
+    trusted: tuple[Network, ...],
+    ipv6_prefix: int = IPV6_PREFIX,
 ) -> bytes:
-    """``user:ID``, ``session:ID``, ``ip:ADDRESS`` or ``anonymous``, safe to put in a header."""
-    address = _address(peer)
+    """``user:ID``, ``session:ID``, ``ip:ADDRESS`` or ``anonymous``, safe to put in a header.
+
+    ``xff``: X-Forwarded-For; ``forwarded``: the header of that name. Pure.
+    """
+    address = address_of(peer)
     if address is None:
         return b"anonymous"
-    if _within(address, trusted):
+    if within(address, trusted):
         if user:
             return b"user:" + _quoted(user)
         if session:
             return b"session:" + _quoted(session)
-        if forwarded:
-            address = _forwarded(forwarded, trusted) or address
+        address = behind(xff, forwarded, trusted) or address
+    return b"ip:" + _shown(address, ipv6_prefix)
+
+
+def _shown(address: Address, ipv6_prefix: int) -> bytes:
     if isinstance(address, ipaddress.IPv6Address):
-        return b"ip:%b" % str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False)).encode()
-    return b"ip:%b" % str(address).encode()
+        return str(ipaddress.ip_network((int(address), ipv6_prefix), strict=False)).encode()
+    return str(address).encode()
 
 
 def _quoted(name: bytes) -> bytes:
@@ -63,35 +149,3 @@ def _quoted(name: bytes) -> bytes:
     if len(name) > NAME_MAX:
         name = name[: NAME_MAX // 2] + b"~" + hashlib.sha256(name).hexdigest()[:32].encode()
     return quote_from_bytes(name, safe="!#$&'()*+,-./:;<=>?@[]^_`{|}~").encode()
-
-
-def _address(text: str) -> _Address | None:
-    """One form for an address: no zone, brackets or port; ``::ffff:a.b.c.d`` is ``a.b.c.d``."""
-    text = text.strip()
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
-def _within(address: _Address, networks: tuple[_Network, ...]) -> bool:
-    return any(address in network for network in networks if network.version == address.version)
-
-
-def _forwarded(value: bytes, trusted: tuple[_Network, ...]) -> _Address | None:
-    """The rightmost address that is no proxy of ours: what is further left, the client may have made up."""
-    found: _Address | None = None
-    for part in reversed(value.decode("latin-1").split(",")):
-        address = _address(part)
-        if address is None:
-            break
-        found = address
-        if not _within(address, trusted):
-            break
-    return found

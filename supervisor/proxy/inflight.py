@@ -16,6 +16,7 @@ from supervisor.types import Generation
 
 if TYPE_CHECKING:
     from supervisor.errors import LlmsupError
+    from supervisor.keys.key import Key
     from supervisor.proxy.gate import Gate
     from supervisor.proxy.headers import RequestFields
     from supervisor.proxy.stream import ClientStream
@@ -25,10 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who asks. ``name`` is the contract's (``ip:192.0.2.1``), ``label`` the same as header bytes."""
+    """Who asks. ``name`` is the contract's (``ip:192.0.2.1``), ``label`` the same as header bytes.
+
+    ``pool``: whose limits apply; ``key``: the API key it has shown, if it has.
+    """
 
     name: str
     label: bytes
+    pool: str = "anonymous"
+    key: Key | None = None
 
 
 ANONYMOUS = Client("anonymous", b"anonymous")

@@ -19,22 +19,32 @@ _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _CHANGES_NOTHING = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # "safe" in RFC 9110, 9.2.1
 
 
-def checker(*, continuing: bool) -> Callable[[Exchange], None]:
-    """Stage 1. ``continuing``: streams may go on after a death."""
+def nobody(_: Exchange) -> bool:
+    """Where there are no keys, nobody is an administrator."""
+    return False
+
+
+def checker(*, continuing: bool, is_admin: Callable[[Exchange], bool] = nobody) -> Callable[[Exchange], None]:
+    """Stage 1. ``continuing``: streams may go on after a death; ``is_admin``: asked on admin routes only."""
 
     def ask(exchange: Exchange) -> None:
-        check(exchange)
+        check(exchange, is_admin)
         asked.read(exchange, continuing=continuing)
 
     return ask
 
 
-def check(exchange: Exchange) -> None:
+def is_admin_route(method: bytes, path: bytes) -> bool:
+    return path.startswith(ADMIN_PREFIXES) or (method not in _CHANGES_NOTHING and path in ADMIN_POSTS)
+
+
+def check(exchange: Exchange, is_admin: Callable[[Exchange], bool] = nobody) -> None:
     """Set ``path``; make the target origin-form.
 
     Raises:
         BadRequest: a method or target that has no meaning here.
-        Forbidden: an admin route.
+        Forbidden: an admin route, without an admin key.
+        Unauthorized: likewise, with a key that is none.
     """
     if exchange.method in _REFUSED_METHODS:
         raise BadRequest(f"{exchange.method.decode()} is not supported here")
@@ -51,7 +61,7 @@ def check(exchange: Exchange) -> None:
     if path.startswith(b"//"):
         path = b"/" + path.lstrip(b"/")
     exchange.path = path
-    if path.startswith(ADMIN_PREFIXES) or (exchange.method not in _CHANGES_NOTHING and path in ADMIN_POSTS):
+    if is_admin_route(exchange.method, path) and not is_admin(exchange):
         raise Forbidden(f"{path.decode('latin-1')} is for administrators only")
 
 

@@ -21,11 +21,13 @@ from supervisor.errors import (
     UpstreamCrashed,
 )
 from supervisor.events import InstanceView
-from supervisor.proxy import answers, cached, identity, ingress, limits, route
+from supervisor.keys.ring import Keyring
+from supervisor.proxy import answers, cached, ingress, limits, permission, route
 from supervisor.proxy.admission import Admission
 from supervisor.proxy.cors import Cors, CorsRules
 from supervisor.proxy.decision import Answer, Decision
 from supervisor.proxy.heads import Heads
+from supervisor.proxy.identity import IPV6_PREFIX, Identity, Rules
 from supervisor.proxy.inflight import Exchange, InFlight
 from supervisor.proxy.upload import BodyBudget
 from supervisor.proxy.wire import ClientConnection
@@ -59,6 +61,17 @@ class Wiring:
     clock: Clock
     cors: CorsRules | None = None
     continuing: bool = True  # streams that died with their server go on with the next
+    keyring: Keyring | None = None
+    ipv6_prefix: int = IPV6_PREFIX
+    require_key: bool = False
+
+
+def identity_of(wiring: Wiring) -> Identity:
+    rules = Rules(
+        trusted=wiring.trusted_proxies, ipv6_prefix=wiring.ipv6_prefix, require_key=wiring.require_key
+    )
+    keyring = wiring.keyring
+    return Identity(rules, keyring if keyring is not None else Keyring(None, wiring.clock.wall))
 
 
 class Pipeline:
@@ -75,15 +88,15 @@ class Pipeline:
         self._admission = admission
         self._clock = wiring.clock
         started = int(wiring.clock.wall().timestamp())
-        self._identify = identity.resolver(wiring.trusted_proxies)
-        check = ingress.checker(continuing=wiring.continuing)
+        self._identity = identity_of(wiring)
+        check = ingress.checker(continuing=wiring.continuing, is_admin=self._identity.is_admin)
         self.stages = (
             Stage(
                 1, "what was asked?", Cors(wiring.cors).before(check) if wiring.cors is not None else check
             ),
-            Stage(2, "who asks?", self._identify),
+            Stage(2, "who asks?", self._identity.resolve),
             Stage(3, "of which model?", route.chooser(admission.gates, wiring.default)),
-            Stage(4, "may they?", limits.limiter(wiring.policy, wiring.clock)),
+            Stage(4, "may they?", permission.before(limits.limiter(wiring.policy, wiring.clock))),
             Stage(
                 5, "answered already?", cached.answerer(wiring.views, wiring.default, self._draining, started)
             ),
@@ -130,18 +143,17 @@ class Pipeline:
         if exchange.gate is not None:
             exchange.gate.leave(exchange)
         else:  # refused before anybody asked who it is
-            self._identify(exchange)
+            self._identity.name_refused(exchange)
         if exchange.stream is not None:
             exchange.stream.cut(_as_end(error))
             return
-        extra = self._labels(exchange) + answers.retry_after(error)
+        extra = self._labels(exchange) + answers.retry_after(error) + answers.challenge(error)
         exchange.connection.answer(exchange, error.status, answers.error_body(error, exchange.id), extra)
 
     def refusal(self, peer: str, error: LlmsupError) -> bytes:
         """The whole answer to what never became a request: it has an id all the same, to be asked about."""
         request_id = self.in_flight.new_id()
-        client = identity.client_name(peer, None, None, None, ())
-        extra = answers.labels(request_id, client) + answers.retry_after(error)
+        extra = answers.labels(request_id, self._identity.label(peer)) + answers.retry_after(error)
         return answers.response(error.status, answers.error_body(error, request_id), keep=False, extra=extra)
 
     def _labels(self, exchange: Exchange) -> bytes:

@@ -126,6 +126,8 @@ class Proxy(Section):
     drain_timeout_s: Annotated[float, Field(ge=0, le=MAX_DURATION_S)] = 30.0
     max_body_bytes: Annotated[int, Field(ge=1, le=4 * GIB)] = 32 * MIB
     trusted_proxies: list[values.Network] = Field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
+    ipv6_prefix: Annotated[int, Field(ge=1, le=128)] = 64
+    require_key: bool = False
     continue_after_crash: bool = True
     cors: Cors = Cors()
 

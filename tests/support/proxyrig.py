@@ -22,6 +22,7 @@ import uvloop
 from supervisor.clock import SystemClock
 from supervisor.errors import LlmsupError
 from supervisor.events import Death, Endpoint, InstanceView
+from supervisor.keys.ring import Keyring
 from supervisor.listen import Listener
 from supervisor.proxy.admission import Admission
 from supervisor.proxy.bounds import Bounds, RetryBounds
@@ -169,6 +170,8 @@ class ProxyRig:
         retry: RetryBounds | None = None,
         breaker: BreakerBounds | None = None,
         canary: Callable[[Endpoint], Awaitable[bool]] | None = None,
+        keyring: Keyring | None = None,
+        require_key: bool = False,
         **bounds: float,
     ) -> None:
         limits: dict[str, Any] = {
@@ -202,6 +205,8 @@ class ProxyRig:
             max_body_bytes=max_body_bytes,
             clock=SystemClock(),
             cors=cors,
+            keyring=keyring,
+            require_key=require_key,
         )
         self.pipeline = Pipeline(wiring, self.admission, self._rows)
         if budget_bytes is not None:

@@ -11,6 +11,7 @@ from supervisor.errors import LlmsupError
 # CONTRACT, "Every error": those codes that this version can answer with.
 STATUSES = {
     "bad_request": 400,
+    "unauthorized": 401,
     "forbidden": 403,
     "model_not_found": 404,
     "request_timeout": 408,

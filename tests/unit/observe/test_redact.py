@@ -13,6 +13,7 @@ from supervisor.observe import redact
         ("key sk-abcdefghijklmnop1234.", "key ***."),
         ("hf_abcdefghijklmnopqrst", "***"),
         ("lls_0123456789", "***"),
+        (f"key llmsup_0123abcd_{'s' * 40}-_s.", "key ***."),
         ("llama-server --api-key secret -c 1", "llama-server --api-key *** -c 1"),
         ("HF_TOKEN=abc", "HF_TOKEN=***"),
     ],
@@ -23,7 +24,16 @@ def test_what_looks_like_a_secret_is_masked(said: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["task-0123456789abcdefgh", "disk-full", "hf_download", "--api-key-file", "12 tokens", "sk-1"]
+    "said",
+    [
+        "task-0123456789abcdefgh",
+        "disk-full",
+        "hf_download",
+        "--api-key-file",
+        "12 tokens",
+        "sk-1",
+        "llmsup_queue_depth",
+    ],
 )
 def test_ordinary_words_stay(said: str) -> None:
     assert redact.text(said) == said

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, UpstreamFailed
+from supervisor.keys.key import presented
 from supervisor.proxy import headers
 from supervisor.proxy.headers import Framing, check, read_request, read_response
 
@@ -101,6 +102,33 @@ def test_a_kept_request_id_is_safe_to_send_back(value):
 
 def test_several_forwarded_lines_are_one_list():
     assert read((b"X-Forwarded-For", b"a"), (b"x-forwarded-for", b"b")).forwarded_for == b"a,b"
+
+
+def test_several_lines_of_the_standard_header_are_one_list_too():
+    assert read((b"Forwarded", b"for=a"), (b"forwarded", b"for=b")).forwarded == b"for=a,for=b"
+
+
+OURS = b"llmsup_0123abcd_" + b"s" * 43
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        (((b"Authorization", b"Bearer " + OURS),), True),
+        (((b"authorization", b"BEARER  " + OURS),), True),
+        (((b"X-Api-Key", OURS),), True),
+        (((b"Authorization", b"Bearer sk-1"), (b"x-api-key", OURS)), True),
+        (((b"Authorization", b"Basic " + OURS),), False),
+        (((b"Authorization", OURS),), False),
+        (((b"Authorization", b"Bearer sk-1"),), False),
+        ((), False),
+    ],
+)
+def test_a_key_of_ours_is_known_by_its_hash_and_foreign_ones_not_at_all(fields, shown):
+    read_fields = read(*fields)
+    assert (read_fields.key == presented(OURS)) is shown
+    assert (read_fields.key is None) is not shown
+    assert OURS not in read_fields.passed
 
 
 def test_identity_fields_are_kept_for_us():
