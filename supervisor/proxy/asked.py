@@ -13,6 +13,7 @@ from supervisor.errors import BadRequest
 from supervisor.proxy.assembly import as_stream, with_progress
 from supervisor.proxy.continuation import CONTINUABLE
 from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.upload import COUNTED_FROM_BYTES
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # llama-server's reader passes it over
 # Routes of llama-server that read their bodies as JSON, whatever the Content-Type says.
@@ -22,6 +23,10 @@ JSON_POSTS = frozenset(
     b"/rerank /reranking /v1/rerank /v1/reranking /tokenize /detokenize /apply-template "
     b"/chat/completions/input_tokens /v1/chat/completions/input_tokens /responses/input_tokens "
     b"/v1/responses/input_tokens /v1/messages/count_tokens".split()
+)
+# What of a large body is not worth keeping beside its bytes: numbers and words take many times their length.
+_CONTENT = frozenset(
+    ["messages", "prompt", "input", "tools", "system", "content", "tokens", "documents", "input_extra"]
 )
 
 
@@ -33,7 +38,15 @@ def read(exchange: Exchange, *, continuing: bool) -> None:
     """
     if exchange.method != b"POST" or exchange.path not in JSON_POSTS:
         return
-    asked = exchange.asked = understood(exchange.body)
+    asked = understood(exchange.body)
+    _arrange(exchange, asked, continuing)
+    if len(exchange.body) > COUNTED_FROM_BYTES:
+        asked = {name: value for name, value in asked.items() if name not in _CONTENT}
+    exchange.asked = asked
+
+
+def _arrange(exchange: Exchange, asked: dict[str, Any], continuing: bool) -> None:
+    """How its answer will be had: as it is, kept, or made of a stream."""
     if asked.get("stream") is True:
         # Of chosen fields only, not even the end can be told.
         exchange.continuable = (
