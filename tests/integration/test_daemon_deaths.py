@@ -196,12 +196,13 @@ def test_a_restart_ends_a_backoff_at_once() -> None:
 @pytest.mark.fault(10)
 def test_grandchildren_are_gone_before_the_next_generation() -> None:
     with running(models={"demo": {"fake": {"spawn_grandchild": True}}}) as daemon:
-        sleepers = daemon.alive(needle="sleep")
+        # Between its fork and its exec a sleeper is not called so yet.
+        sleepers = until(lambda: daemon.alive(needle="sleep"), "the first one's grandchild")
         assert len(sleepers) == 1
         daemon.kill_child()
         daemon.wait_next(1)
         assert sleepers[0] not in daemon.alive(needle="sleep")
-        assert len(daemon.alive(needle="sleep")) == 1
+        until(lambda: len(daemon.alive(needle="sleep")) == 1, "the next one's grandchild")
 
 
 @pytest.mark.fault(11)
