@@ -292,7 +292,7 @@ def test_ignore_sigterm(launch: Start) -> None:
 def refused(port: int) -> bool:
     try:
         rawhttp.connect(port).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # the latter while the listener is closing
         return True
     return False
 

@@ -14,6 +14,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 from pydantic import BaseModel
 
+from tests.chaos.continuity import EXACT
 from tests.real.conformance.compare import normalised
 from tests.support.daemon import DaemonUnderTest, running, until
 from tests.support.doors import Doors
@@ -282,10 +283,12 @@ def test_without_a_daemon_there_is_no_connection() -> None:
 def test_a_killed_child_is_latency_only(llama_server_binary: Path, demo_model: Path) -> None:
     """No client asks again here: whole answers and a stream, each with a kill while it is made."""
     with (
-        running(binary=llama_server_binary, model_path=demo_model) as daemon,
+        running(
+            binary=llama_server_binary, model_path=demo_model, models={"demo": {"args": EXACT}}
+        ) as daemon,
         to(daemon.port) as client,
     ):
-        options: dict[str, Any] = {**GREEDY, "max_tokens": 400, "extra_body": {"ignore_eos": True}}
+        options: dict[str, Any] = {**GREEDY, "max_tokens": 200, "extra_body": {"ignore_eos": True}}
         undisturbed = client.chat.completions.create(messages=[TURN], **options).choices[0].message.content
         generation = daemon.kill_child()
         again = client.chat.completions.with_raw_response.create(messages=[TURN], **options)
