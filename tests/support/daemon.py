@@ -321,7 +321,7 @@ class DaemonUnderTest:
         """A daemon that `llmsup start` left behind."""
         if self.run_dir.lock_path.exists() and self.run_dir.running():
             done = self.cli("stop", "--now", "--timeout", "10")
-            assert done.returncode == 0, done.stderr
+            assert done.returncode in {0, 3}, done.stderr  # 3: it has ended by itself meanwhile
 
     def _left_over(self) -> list[str]:
         with contextlib.suppress(AssertionError):
