@@ -15,6 +15,7 @@ from supervisor.proxy.continuation.sse import Event
 _THINKING_TAGS = ("<think>", "[THINK]", "<|channel|>", "<seed:think>")
 # What llama-server sends for bytes of a token that make no character.
 _NO_CHARACTER = "\ufffd"
+_IDENTITY = ("id", "created", "model", "system_fingerprint")
 
 
 class Answer(ABC):
@@ -25,6 +26,7 @@ class Answer(ABC):
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
+        self.first: Json = {}  # of OpenAI's forms: what names the answer, in its first event
         self.finished = False  # the last event has been sent
         self.tokens = 0  # generated for what was sent, as far as one can count from outside
         self.tool_call = False  # one has been begun
@@ -109,6 +111,19 @@ class Answer(ABC):
         if self.ending:
             return self.resumed(1)
         return self.resumed(None if limit is None else limit - self.tokens)
+
+    def openai(self, event: Event) -> Json | None:
+        """What every event of OpenAI's two forms says beside the text; its data, if it has any."""
+        if event.done:
+            self.finished = True
+        data = event.data
+        if data is None:
+            return None
+        if not self.first:
+            self.first = {name: data[name] for name in _IDENTITY if name in data}
+        if "timings" in data:
+            self.timings = data["timings"]
+        return data
 
     @abstractmethod
     def resumed(self, limit: int | None) -> bytes:

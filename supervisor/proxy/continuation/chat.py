@@ -9,27 +9,18 @@ from supervisor.proxy.continuation.answer import Answer, checked, kept
 from supervisor.proxy.continuation.asked import Asked, CannotContinue, Json
 from supervisor.proxy.continuation.sse import Event
 
-_IDENTITY = ("id", "created", "model", "system_fingerprint")
-
 
 class ChatAnswer(Answer):
     LIMITS = ("n_predict", "max_completion_tokens", "max_tokens")
 
     def __init__(self, asked: Asked) -> None:
         super().__init__(asked)
-        self._first: Json = {}
         self._role_sent = self._usage_sent = False
 
     def heard(self, event: Event) -> None:
-        if event.done:
-            self.finished = True
-        data = event.data
+        data = self.openai(event)
         if data is None:
             return
-        if not self._first:
-            self._first = {name: data[name] for name in _IDENTITY if name in data}
-        if "timings" in data:
-            self.timings = data["timings"]
         if not data["choices"]:
             self._usage_sent = True
             return
@@ -76,7 +67,7 @@ class ChatAnswer(Answer):
 
     def rewritten(self, event: Event) -> Json | None:
         assert event.data is not None  # noqa: S101  comments and [DONE] are not rewritten
-        data = kept(event.data, self._first)
+        data = kept(event.data, self.first)
         if "timings" in data:
             data["timings"] = sums.timings(self.before_timings, data["timings"], ending=self.ending)
         if "usage" in data:

@@ -11,8 +11,6 @@ from supervisor.proxy.continuation.answer import Answer, kept
 from supervisor.proxy.continuation.asked import Asked, CannotContinue, Json
 from supervisor.proxy.continuation.sse import Event
 
-_IDENTITY = ("id", "created", "model", "system_fingerprint")
-
 
 class PromptAnswer(Answer):
     """What both forms share: the prompt."""
@@ -67,20 +65,10 @@ class PromptAnswer(Answer):
 class TextAnswer(PromptAnswer):
     """/v1/completions."""
 
-    def __init__(self, asked: Asked) -> None:
-        super().__init__(asked)
-        self._first: Json = {}
-
     def heard(self, event: Event) -> None:
-        if event.done:
-            self.finished = True
-        data = event.data
+        data = self.openai(event)
         if data is None:
             return
-        if not self._first:
-            self._first = {name: data[name] for name in _IDENTITY if name in data}
-        if "timings" in data:
-            self.timings = data["timings"]
         (choice,) = data["choices"]
         if choice["index"] != 0:
             raise ValueError("a second choice")
@@ -92,7 +80,7 @@ class TextAnswer(PromptAnswer):
 
     def rewritten(self, event: Event) -> Json | None:
         assert event.data is not None  # noqa: S101  comments and [DONE] are not rewritten
-        data = kept(event.data, self._first)
+        data = kept(event.data, self.first)
         if self.reason_sent or (self.begun and "prompt_progress" in data):
             return None
         (choice,) = data["choices"]
