@@ -63,6 +63,23 @@ def safe_spec_of(name: str, model: Model, settings: Settings) -> ModelSpec | Non
     return profile.lowered(spec_of(name, model, settings), **model.safe_profile.model_dump())
 
 
+def bounds_of(settings: Settings) -> Bounds:
+    """What the request path is held to."""
+    return Bounds(
+        concurrent=settings.proxy.max_concurrent_requests,
+        queue_size=settings.proxy.queue_size,
+        queue_timeout_s=settings.proxy.queue_timeout_s,
+        silence_s=settings.proxy.request_timeout_s,
+        retry=RetryBounds(
+            max_retries=settings.retry.max_retries,
+            delay_s=settings.retry.delay_ms / 1000,
+            multiplier=settings.retry.backoff_multiplier,
+            retryable=frozenset(settings.retry.retryable),
+        ),
+        breaker=BreakerBounds(**settings.circuit_breaker.model_dump()),
+    )
+
+
 def cors_rules(settings: Settings) -> CorsRules | None:
     """None: no page of another origin may ask, and no request costs a look at its own."""
     cors = settings.proxy.cors
@@ -106,19 +123,7 @@ class Parts:
             views=self.fleet.views,
         )
         self.admission = Admission(
-            Bounds(
-                concurrent=settings.proxy.max_concurrent_requests,
-                queue_size=settings.proxy.queue_size,
-                queue_timeout_s=settings.proxy.queue_timeout_s,
-                silence_s=settings.proxy.request_timeout_s,
-                retry=RetryBounds(
-                    max_retries=settings.retry.max_retries,
-                    delay_s=settings.retry.delay_ms / 1000,
-                    multiplier=settings.retry.backoff_multiplier,
-                    retryable=frozenset(settings.retry.retryable),
-                ),
-                breaker=BreakerBounds(**settings.circuit_breaker.model_dump()),
-            ),
+            bounds_of(settings),
             self.clock,
         )
         self.memory = MemoryWatch(
@@ -138,7 +143,10 @@ class Parts:
         )
         self.fleet.subscribe(self.admission.on_view)
         self.fleet.subscribe(self.memory.on_view)
-        wiring = Wiring(
+        self.pipeline = Pipeline(self._wiring(settings), self.admission, self.in_flight)
+
+    def _wiring(self, settings: Settings) -> Wiring:
+        return Wiring(
             views=self.fleet.views,
             default=ModelName(settings.default_model),
             trusted_proxies=tuple(settings.proxy.trusted_proxies),
@@ -152,7 +160,6 @@ class Parts:
             ipv6_prefix=settings.proxy.ipv6_prefix,
             require_key=settings.proxy.require_key,
         )
-        self.pipeline = Pipeline(wiring, self.admission, self.in_flight)
 
     def _pids(self) -> list[int]:
         """Of the children there are; asked by threads."""
