@@ -8,6 +8,7 @@ import asyncio
 import errno
 from collections.abc import Iterator
 from enum import Enum, auto
+from typing import Any
 
 import httpx
 
@@ -17,6 +18,7 @@ from supervisor.proc.hang import Counters
 HEALTH_TIMEOUT_S = 2.0
 WARM_UP_TIMEOUT_S = 60.0
 COUNTERS_TIMEOUT_S = 1.5  # it is asked between two looks, which are a second apart
+POST_TIMEOUT_S = 2.0
 RETRY_S = 0.5
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 NO_COMPLETION_HERE = frozenset({400, 404, 501})  # an embedding or reranking server answers so, and lives
@@ -88,6 +90,21 @@ class Prober:
                 await asyncio.sleep(RETRY_S)
             else:
                 return True
+
+    async def post(self, at: Endpoint, path: str, body: bytes) -> Any:
+        """What the child answers to a body, as JSON; None: nothing in time, or nothing that can be read."""
+        try:
+            answer = _untied(
+                await self._http.post(
+                    f"http://{at.host}:{at.port}{path}",
+                    content=body,
+                    headers={"Authorization": f"Bearer {at.api_key}", "Content-Type": "application/json"},
+                    timeout=POST_TIMEOUT_S,
+                )
+            )
+            return answer.json() if answer.status_code == httpx.codes.OK else None
+        except (httpx.HTTPError, ValueError):
+            return None
 
     async def counters(self, at: Endpoint) -> Counters | None:
         """What ``/metrics`` counts; None: no answer, or none that can be read."""

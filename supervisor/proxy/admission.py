@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable
 from supervisor.clock import Clock
 from supervisor.events import InstanceView
 from supervisor.proc.hang import Standing
+from supervisor.proc.residents import Usage
 from supervisor.proxy.bounds import Bounds
 from supervisor.proxy.decision import WAIT, Wait
 from supervisor.proxy.gate import Gate
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.quarantine import Quarantine
 from supervisor.proxy.ties import Ties
+from supervisor.proxy.turns import Share
 from supervisor.types import Generation, ModelName
 
 
@@ -27,6 +29,7 @@ class Admission:
 
     def __init__(self, bounds: Bounds, clock: Clock) -> None:
         self.bounds = bounds
+        self.shares: dict[str, Share] = {}  # by pool; who is in none of them waits like everybody
         self.clock = clock
         self.leases = 0
         self.waiting = 0
@@ -52,6 +55,17 @@ class Admission:
         """Stage 6."""
         assert exchange.gate is not None  # noqa: S101  stage 3 set it
         return None if exchange.gate.enter(exchange) else WAIT
+
+    def make_room(self, newcomer: Exchange) -> bool:
+        """The queue is full. Whoever fills it with most gives the newest of theirs up for one who has fewer there."""
+        crowd = max((gate.waiting.longest() for gate in self.gates.values()), key=lambda one: one.count)
+        own = sum(gate.waiting.count(newcomer) for gate in self.gates.values())
+        if crowd.newest is None or crowd.count <= own + 1:
+            return False
+        gate = crowd.newest.gate
+        assert gate is not None  # noqa: S101  it waits there
+        gate.displace(crowd.newest)
+        return self.waiting < self.bounds.queue_size
 
     def pump(self) -> None:
         """Something became free: let the gates send in turn, so that none starves another."""
@@ -81,13 +95,17 @@ class Admission:
 
     # ---- what an instance asks of the proxy (`proc.instance.Traffic`)
 
-    async def drained(self, name: ModelName, within_s: float) -> None:
+    async def drained(self, name: ModelName, generation: Generation, within_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await self.gates[name].emptied()
+                await self.gates[name].emptied(generation)
 
-    def standing(self, name: ModelName) -> Standing:
-        return self.gates[name].standing()
+    def usage(self, name: ModelName) -> Usage:
+        gate = self.gates[name]
+        return Usage(busy=bool(gate.active or gate.waiting), asked=gate.asked)
+
+    def standing(self, name: ModelName, generation: Generation) -> Standing:
+        return self.gates[name].standing(generation)
 
     def abort(self, name: ModelName, generation: Generation) -> None:
         self.gates[name].abort(generation)

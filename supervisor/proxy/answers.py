@@ -1,14 +1,17 @@
 """Answers of our own: errors, `/health`, `/v1/models`. Bytes out; nothing here waits."""
 
 import json
-import math
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from supervisor.errors import LlmsupError
 from supervisor.events import InstanceView
+from supervisor.proxy import limit_headers
+from supervisor.ratelimit.gcra import SECOND_NS
 
+DEFAULT_WAIT_S = 1.0
 JSON = b"application/json; charset=utf-8"
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus} | {
     413: b"Content Too Large",
@@ -61,15 +64,12 @@ def error_body(error: LlmsupError, request_id: bytes) -> bytes:
     return json.dumps(error_object(error, request_id)).encode()
 
 
-def retry_after(error: LlmsupError) -> bytes:
-    """Header lines for 429 and 503: never less than the wait, never zero."""
+def retry_after(error: LlmsupError, chance: Callable[[], float] = random.random) -> bytes:
+    """Header lines for 429 and 503."""
     if error.status not in {429, 503}:
         return b""
-    wait_s = 1.0 if error.retry_after_s is None else max(0.0, error.retry_after_s)
-    return b"Retry-After: %d\r\nretry-after-ms: %d\r\n" % (
-        max(1, math.ceil(wait_s)),
-        max(1, math.ceil(wait_s * 1000)),
-    )
+    wait_s = DEFAULT_WAIT_S if error.retry_after_s is None else max(0.0, error.retry_after_s)
+    return limit_headers.retry(round(wait_s * SECOND_NS), chance)
 
 
 def challenge(error: LlmsupError) -> bytes:
@@ -90,7 +90,9 @@ def health(view: InstanceView, *, draining: bool) -> tuple[int, bytes]:
         "context_size": view.context_size,
         "state": view.state,
     }
-    if view.ready and view.suspect is None and not draining:
+    answers = view.ready and view.suspect is None
+    unloaded = view.on_demand and view.state == "STOPPED"  # idle or evicted: the next request brings it back
+    if (answers or unloaded) and not draining:
         return 200, json.dumps({"status": "ok", **facts}).encode()
     if view.state == "FAILED":
         return 500, json.dumps({"status": "error", "error": view.why(), **facts}).encode()

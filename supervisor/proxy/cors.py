@@ -61,9 +61,9 @@ class Cors:
         fields = exchange.fields
         allowed = self._allowed(fields.origin)
         if exchange.method == b"OPTIONS" and fields.origin is not None and fields.asks_method is not None:
-            exchange.cors = self._vary + (allowed and allowed + self._granted(fields.asks_headers))
+            exchange.lines = self._vary + (allowed and allowed + self._granted(fields.asks_headers))
             return Answer(_NO_CONTENT, b"")
-        exchange.cors = self._vary + (allowed and allowed + self._exposed)
+        exchange.lines = self._vary + (allowed and allowed + self._exposed)
         return None
 
     def _allowed(self, origin: bytes | None) -> bytes:

@@ -9,29 +9,24 @@ the one that brings the child down is found, and no other is blamed for it (FAUL
 """
 
 import asyncio
-import contextlib
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from supervisor.errors import (
-    LlmsupError,
-    ModelLoading,
-    ModelUnavailable,
-    QueueFull,
-    QueueTimeout,
-)
+from supervisor.errors import LlmsupError, ModelUnavailable
 from supervisor.events import InstanceView
 from supervisor.proc.hang import Standing
+from supervisor.proxy import refusals
 from supervisor.proxy.breaker import Breaker, BreakerState
 from supervisor.proxy.forecast import ServiceTimes
+from supervisor.proxy.former import Former
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.patience import Patience
 from supervisor.proxy.retry import CRASHES, DEADLY, Retries, allowed, quarantined, reason_of
 from supervisor.proxy.ties import Ties
+from supervisor.proxy.turns import Turns
 from supervisor.proxy.upstream import Pool
 from supervisor.types import Generation
 
@@ -49,8 +44,9 @@ class Gate:
     def __init__(self, admission: "Admission", view: InstanceView, ties: Ties) -> None:
         self.view = view
         self.active: set[Exchange] = set()
-        self.waiting: deque[Exchange] = deque()
+        self.waiting = Turns(admission.shares)
         self.leases = 0
+        self.asked = 0  # requests sent so far, to tell an idle model by
         self.breaker = Breaker(admission.bounds.breaker)
         self._admission = admission
         self._ties = ties
@@ -60,6 +56,7 @@ class Gate:
         self._suspects = 0  # at the child now, that were inside at a crash
         self._pool: Pool | None = None
         self._pool_generation = Generation(0)
+        self._former = Former()
         self._doubted_at: int | None = None  # `view.checks` when doubt arose
         self._patience = Patience(admission.bounds.silence_s)
         self._emptied = asyncio.Event()
@@ -108,32 +105,33 @@ class Gate:
         hopeless = self._hopeless()
         if hopeless is not None:
             raise hopeless
-        expected_s = self._times.wait_s(self.leases + len(self.waiting), self.view.slots)
-        if admission.waiting >= admission.bounds.queue_size:
-            raise QueueFull(
-                f"{admission.waiting} requests wait already",
-                retry_after_s=expected_s or 1.0,
-                hint="try again later",
-            )
+        expected_s = self._expected_s(self.waiting.ahead_of(exchange))
         if expected_s is not None and expected_s > admission.bounds.queue_timeout_s:
-            raise QueueTimeout(
-                f"it would wait for about {expected_s:.0f} s, longer than queue_timeout_s",
-                retry_after_s=expected_s,
-                hint="try again later",
-            )
+            raise refusals.too_long(expected_s)
+        if admission.waiting >= admission.bounds.queue_size and not admission.make_room(exchange):
+            raise refusals.queue_full(admission.waiting, expected_s)
         self._wait(exchange)
         return False
+
+    def displace(self, exchange: Exchange) -> None:
+        """It waits here, and makes room for somebody who has less waiting."""
+        self._ties.reject(exchange, refusals.displaced())
+
+    def _expected_s(self, ahead: int) -> float | None:
+        return self._times.wait_s(self.leases + ahead, self.view.slots)
 
     @property
     def _free(self) -> bool:
         return (
-            self.leases < self.view.slots
+            self.leases - self._former.leases < self.view.slots
             and self._admission.leases < self._admission.bounds.concurrent
             and self.breaker.admits(self.leases)
         )
 
     def _activate(self, exchange: Exchange) -> None:
         self.active.add(exchange)
+        self.waiting.go(exchange)
+        self.asked += 1
         exchange.sent_to = self._pool_generation
         if exchange.needs_slot:
             exchange.leased = True
@@ -150,10 +148,9 @@ class Gate:
         exchange.waiting_since = now
         exchange.deadline = now + self._admission.bounds.queue_timeout_s
         self._admission.waiting += 1
-        if first:
-            self.waiting.appendleft(exchange)
-        else:
-            self.waiting.append(exchange)
+        self.waiting.add(exchange, first=first)
+        if self.view.on_demand:
+            self._ties.wanted(self.view.name)
 
     def leave(self, exchange: Exchange) -> None:
         """It has been answered, refused, or its client is gone."""
@@ -163,23 +160,22 @@ class Gate:
                 self.breaker.succeeded(self.view.slots)
             self._deactivate(exchange)
             self._admission.pump()
-        elif exchange.waiting_since:
-            with contextlib.suppress(ValueError):
-                self.waiting.remove(exchange)
-                self._admission.waiting -= 1
+        elif self.waiting.remove(exchange):
+            self._admission.waiting -= 1
 
     def _deactivate(self, exchange: Exchange) -> None:
         self.active.discard(exchange)
+        self.waiting.over(exchange)
         if exchange.leased:
             exchange.leased = False
             self.leases -= 1
             self._admission.leases -= 1
+            self._former.leases -= exchange.sent_to != self._pool_generation
             if exchange.retrying:
                 exchange.retrying = False
                 self._retrying -= 1
                 self._suspects -= exchange.crashes > 0
-        if not self.active:
-            self._emptied.set()
+        self._emptied.set()
 
     # ---- what the child dropped
 
@@ -188,12 +184,13 @@ class Gate:
         if exchange not in self.active:
             return
         self._deactivate(exchange)
+        here = exchange.sent_to == self._pool_generation
         self._blame(exchange)
         verdict = self._retries.given_up(exchange, error) or self._hopeless()
         if verdict is not None:
             self._ties.reject(exchange, verdict)
         else:
-            if not isinstance(reason_of(error), int):  # who answers with a status is not in doubt
+            if here and not isinstance(reason_of(error), int):  # who answers with a status is not in doubt
                 self.doubt()
             exchange.refusal = self._retries.refusal(error)
             self._delay(exchange)
@@ -246,7 +243,9 @@ class Gate:
 
     def _died(self) -> None:
         """A death has become known. In doubt, it has been counted; with nobody inside, it is nobody's failure."""
-        if self.active and self._doubted_at is None:
+        death = self.view.last_death
+        inside = death is not None and any(one.sent_to == death.generation for one in self.active)
+        if inside and self._doubted_at is None:
             self._count_failure()
         for exchange in [one for one in self.waiting if one.attempts]:
             self._blame(exchange)
@@ -262,7 +261,6 @@ class Gate:
         exchange = self._next()
         if exchange is None:
             return False
-        self.waiting.remove(exchange)
         self._admission.waiting -= 1
         exchange.queue_ms += int((self._admission.clock.now() - exchange.waiting_since) * 1000)
         exchange.waiting_since = 0.0
@@ -271,12 +269,16 @@ class Gate:
         return True
 
     def _next(self) -> Exchange | None:
-        """The first in line that may go; mostly that is the first."""
-        free = self._free
-        for exchange in self.waiting:
-            if (free or not exchange.needs_slot) and (not exchange.attempts or self._may_retry(exchange)):
+        """Whose turn it is, of those that may go; mostly that is the first."""
+        for exchange in self.waiting.in_turn(self.active, free=self._free):
+            if not exchange.attempts or self._may_retry(exchange):
                 return exchange
         return None
+
+    def first_token(self, exchange: Exchange) -> None:
+        """Its prompt has been read; whoever was kept waiting for that goes now."""
+        if self.waiting.first_token(exchange):
+            self._admission.pump()
 
     def _may_retry(self, exchange: Exchange) -> bool:
         if exchange.crashes and self._suspects:
@@ -295,8 +297,10 @@ class Gate:
             self._died()
         if view.ready and view.endpoint is not None:
             if view.generation != self._pool_generation:
+                self._former.add(self._pool_generation, self._pool, self.leases)
                 self._pool = Pool(view.endpoint, view.name, self, self._admission.clock)
                 self._pool_generation = view.generation
+                self.waiting.forget_cache()
                 self._doubted_at = None
             elif self._doubted_at is not None and view.checks > self._doubted_at:
                 self._doubted_at = None
@@ -304,20 +308,20 @@ class Gate:
             self._admission.pump()
             return
         self._doubted_at = None
-        hopeless = self._hopeless()
-        if hopeless is not None:
-            self._empty_queue(hopeless)
+        if view.on_demand and self.waiting:
+            self._ties.wanted(view.name)
+        self.refuse_waiting()
 
     def _hopeless(self) -> LlmsupError | None:
         """Why waiting would be in vain, if it would."""
         view, bounds, now = self.view, self._admission.bounds, self._admission.clock.now()
         if self._admission.draining:
             return ModelUnavailable("llmsup is shutting down", retry_after_s=bounds.queue_timeout_s)
-        if not view.coming:
+        if not (view.coming or view.on_demand):
             return ModelUnavailable(
                 view.why(), hint="see: llmsup status", retry_after_s=bounds.queue_timeout_s
             )
-        if view.next_try_at is not None:
+        if view.next_try_at is not None and not view.on_demand:
             wait_s = view.next_try_at - now
             if wait_s > bounds.queue_timeout_s:
                 return ModelUnavailable(f"{view.why()}; next try in {wait_s:.0f} s", retry_after_s=wait_s)
@@ -330,25 +334,26 @@ class Gate:
         return None
 
     def _empty_queue(self, error: LlmsupError) -> None:
-        waiting, self.waiting = self.waiting, deque()
+        waiting = self.waiting.clear()
         self._admission.waiting -= len(waiting)
         for exchange in waiting:
             self._ties.reject(exchange, error)
 
     def refuse_waiting(self) -> None:
-        """The daemon goes: nobody waiting will be served any more."""
+        """Unless there is hope. When the daemon goes, there is none for anybody."""
         hopeless = self._hopeless()
         if hopeless is not None:
             self._empty_queue(hopeless)
 
     def abort(self, generation: Generation) -> None:
+        self._former.close(generation)
         if self._pool is not None and self._pool_generation == generation:
             self._pool.close()
             self._pool = None
 
-    async def emptied(self) -> None:
-        """Wait until nothing is at the child."""
-        while self.active:
+    async def emptied(self, generation: Generation) -> None:
+        """Wait until nothing is at that generation."""
+        while any(one.sent_to == generation for one in self.active):
             self._emptied.clear()
             await self._emptied.wait()
 
@@ -376,17 +381,15 @@ class Gate:
                 log.info("circuit breaker closed", model=self.view.name)
                 self._admission.pump()
 
-    def standing(self) -> Standing:
+    def standing(self, generation: Generation) -> Standing:
+        if generation != self._pool_generation:
+            return Standing(0, 0.0)
         return self._patience.standing(self._admission.clock.now())
 
     def _too_late(self, exchange: Exchange, now: float) -> LlmsupError:
-        waited_s = now - exchange.waiting_since
-        if not self.view.ready or self.view.suspect is not None:
-            kind = ModelUnavailable if self.view.ready else ModelLoading
-            return kind(f"waited {waited_s:.0f} s; {self.view.why()}", retry_after_s=5.0)
-        if self._doubted_at is not None or not self.breaker.closed:
-            return ModelUnavailable(
-                f"waited {waited_s:.0f} s; llama-server ({self.view.name}) does not answer", retry_after_s=5.0
-            )
-        expected_s = self._times.wait_s(self.leases + len(self.waiting), self.view.slots)
-        return QueueTimeout(f"waited {waited_s:.0f} s for a free slot", retry_after_s=expected_s or 5.0)
+        return refusals.too_late(
+            self.view,
+            now - exchange.waiting_since,
+            in_doubt=self._doubted_at is not None or not self.breaker.closed,
+            expected_s=self._expected_s(len(self.waiting)),
+        )

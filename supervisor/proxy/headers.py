@@ -33,11 +33,13 @@ _DROPPED = frozenset(
     b"authorization x-api-key content-length transfer-encoding expect connection upgrade "
     b"x-conversation-id x-request-id x-user-id x-session-id x-forwarded-for x-forwarded-host "
     b"x-forwarded-proto forwarded x-real-ip cookie traceparent origin "
-    b"access-control-request-method access-control-request-headers".split()
+    b"access-control-request-method access-control-request-headers x-llmsup-priority".split()
 )
 _LISTS = frozenset(
     {b"x-forwarded-for", b"forwarded", b"traceparent", b"origin", b"access-control-request-headers"}
 )  # of two traceparents or origins, neither is valid
+# What only somebody in between writes.
+_PROXIES = frozenset(b"x-forwarded-for x-forwarded-host x-forwarded-proto forwarded x-real-ip".split())
 _CORS = b"access-control-"
 _FIELD_EXTRA_BYTES = 4  # colon, space, line end
 _ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
@@ -71,6 +73,11 @@ class RequestFields:
     origin: bytes | None
     asks_method: bytes | None  # of a preflight (`cors`)
     asks_headers: bytes | None
+    batch: bool = False  # it can wait for those that cannot
+    host: bytes | None = None
+    cookie: bytes | None = None
+    site: bytes | None = None  # Sec-Fetch-Site: where a browser says that the asking page is from
+    proxied: bool = False  # somebody has passed it on
 
 
 def read_request(fields: Fields, *, small: bool) -> RequestFields:
@@ -93,6 +100,7 @@ def _read_request(fields: Fields) -> RequestFields:
     length: int | None = None
     chunked = expect = False
     hosts = 0
+    host: bytes | None = None
     nominated: set[bytes] = set()
     ours: dict[bytes, bytes] = {}
     passed: list[tuple[bytes, bytes, bytes]] = []
@@ -119,6 +127,7 @@ def _read_request(fields: Fields) -> RequestFields:
             expect = value.lower() == b"100-continue"
         elif lower == b"host":
             hosts += 1
+            host = value
         elif lower == b"connection":
             nominated.update(part.strip() for part in value.lower().split(b","))
         elif lower in ours and lower in _LISTS:  # several lines are one list (RFC 9110, 5.3)
@@ -147,7 +156,16 @@ def _read_request(fields: Fields) -> RequestFields:
         origin=ours.get(b"origin"),
         asks_method=ours.get(b"access-control-request-method"),
         asks_headers=ours.get(b"access-control-request-headers"),
+        batch=ours.get(b"x-llmsup-priority", b"").lower() == b"batch",
+        host=host,
+        cookie=ours.get(b"cookie"),
+        site=_first(passed, b"sec-fetch-site"),
+        proxied=not _PROXIES.isdisjoint(ours) or _first(passed, b"via") is not None,
     )
+
+
+def _first(passed: list[tuple[bytes, bytes, bytes]], wanted: bytes) -> bytes | None:
+    return next((value for lower, _, value in passed if lower == wanted), None)
 
 
 def _key(authorization: bytes | None, api_key: bytes | None) -> Presented | None:

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from supervisor.proxy.gate import Gate
     from supervisor.proxy.headers import RequestFields
     from supervisor.proxy.stream import ClientStream
+    from supervisor.proxy.turns import Share
     from supervisor.proxy.upstream import Upstream
+    from supervisor.proxy.usage import Meter, Usage
     from supervisor.proxy.wire import ClientConnection
+    from supervisor.ratelimit.limiter import Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +58,29 @@ class Exchange:
         "attempts",
         "began_at",
         "body",
+        "charged",
         "client",
         "connection",
         "continuable",
         "continued",
-        "cors",
         "counted",
         "crashes",
         "deadline",
         "delayed",
         "fields",
         "final",
+        "flowed",
         "gate",
+        "grant",
         "http10",
         "id",
+        "in_turn",
         "is_head",
         "keep",
+        "large",
         "leased",
+        "lines",
+        "meter",
         "method",
         "needs_slot",
         "outgoing",
@@ -84,10 +93,13 @@ class Exchange:
         "retrying",
         "sent_to",
         "served",
+        "share",
         "stream",
         "target",
         "trace",
+        "unserved",
         "upstream",
+        "usage",
         "waiting_since",
     )
 
@@ -112,12 +124,21 @@ class Exchange:
         self.keep = True
         self.is_head = method == b"HEAD"
         self.id = b""
-        self.cors = b""  # header lines for its answer
+        self.lines = b""  # header lines for its answer: of CORS and of limits
         self.trace = b""  # its `traceparent`, the client's or ours
         self.client = ANONYMOUS
         self.gate: Gate | None = None
         self.needs_slot = True
         self.leased = False
+        self.grant: Grant | None = None  # what it has been charged
+        self.meter: Meter | None = None  # counts the tokens of its answer as they come
+        self.usage: Usage | None = None  # what it took, when the child has said so
+        self.share: Share | None = None  # where others wait too
+        self.in_turn = False  # the fair queue counts it as in service
+        self.large = False  # it has a prompt that takes llama-server long to read
+        self.charged = 0.0  # weighted tokens, to its client's turns
+        self.flowed = 0  # tokens of its answer, of them
+        self.unserved = False  # it was refused, or nobody could answer it
         self.upstream: Upstream | None = None
         self.answering = False
         self.attempts = 0
@@ -137,6 +158,21 @@ class Exchange:
 
     def __repr__(self) -> str:
         return f"<Exchange {self.id.decode()} {self.method.decode()} {self.path.decode('latin-1')} of {self.client.name}>"
+
+    @property
+    def produced(self) -> int:
+        """Tokens of its answer so far, about."""
+        return self.meter.tokens if self.meter is not None else 0
+
+    def count(self, block: bytes) -> None:
+        """The tokens of the next block of its event stream; its gate is told of the first."""
+        meter = self.meter
+        if meter is None:
+            return
+        before = meter.tokens
+        meter.add(block)
+        if not before and meter.tokens and self.gate is not None:
+            self.gate.first_token(self)
 
     @property
     def gone(self) -> bool:
@@ -165,6 +201,11 @@ class InFlight:
         exchange.trace = exchange.fields.trace or self._traces.new()
         self.total += 1
         self.rows.add(exchange)
+
+    def leave_out(self, exchange: Exchange) -> None:
+        """It is the operator's, who looks at this table: neither counted nor listed."""
+        self.rows.discard(exchange)
+        self.total -= 1
 
     def new_id(self) -> bytes:
         return b"%b-%x" % (self._prefix, next(self._count))

@@ -1,28 +1,214 @@
-"""4 May they? Asks `ratelimit`; turns a refusal into what the client is told."""
+"""4 May they? Asks `ratelimit`, and turns a refusal into what the client is told.
 
-from collections.abc import Callable
+A request is charged once, whatever becomes of it: what is sent again or continued after a death is still the same
+request. The charge ends in one place for all ways in which a request can end (`Limits.end`): with what was really
+used, or, where nothing was served, as if it had never been made.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from typing import ClassVar
+
+import structlog
 
 from supervisor.clock import Clock
 from supervisor.errors import LlmsupError
-from supervisor.proxy import cached
+from supervisor.proxy import cached, limit_headers
+from supervisor.proxy.counting import PromptCounter
+from supervisor.proxy.decision import WAIT, Decision
 from supervisor.proxy.inflight import Exchange
-from supervisor.ratelimit.policy import Policy
+from supervisor.ratelimit.limiter import Grant, Limiter, Refused
+from supervisor.ratelimit.pools import Pool, Unit
+from supervisor.ratelimit.tokens import OutputLength, estimate, prompt_of
+from supervisor.ratelimit.violations import Violations
+from supervisor.types import ModelName
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("limits")
+
+ANTHROPIC = b"/v1/messages"
+CONCURRENT = "concurrent"
+# What a body may call its cap on generated tokens, in the dialects there are.
+_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
+
+
+Decide = Callable[[], Decision]
+GoOn = Callable[[Exchange, Decide], None]
+
+
+def _nowhere(exchange: Exchange, decide: Decide) -> None:
+    raise AssertionError("nobody goes on with requests")
 
 
 class RateLimited(LlmsupError):
+    """``lines``: what the header says of the limits and of the wait."""
+
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    lines: bytes = b""
 
 
-def limiter(policy: Policy, clock: Clock) -> Callable[[Exchange], None]:
-    """Stage 4 with this policy; raises RateLimited."""
+class TooManyAtOnce(RateLimited):
+    code = "concurrency_limit_exceeded"
 
-    def admit(exchange: Exchange) -> None:
+
+def unlimited(clock: Clock) -> "Limits":
+    """Everybody may everything."""
+    pools = {"anonymous": Pool("anonymous")}
+    return Limits(Limiter(pools), pools, clock)
+
+
+class Limits:
+    """Stage 4, and the end of what it began. ``counts``: decisions, by pool, policy and outcome."""
+
+    ADMITTED: ClassVar[str] = "admitted"
+    REFUSED: ClassVar[str] = "refused"
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        pools: Mapping[str, Pool],
+        clock: Clock,
+        *,
+        counter: PromptCounter | None = None,
+    ) -> None:
+        self.limiter = limiter
+        self._counter = counter
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._go_on: GoOn = _nowhere
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        self._clock = clock
+        self._violations = Violations()
+        self._outputs: dict[ModelName, OutputLength] = {}
+        self._of_tokens: frozenset[str] = frozenset()
+        self.configure(pools)
+
+    def __repr__(self) -> str:
+        return f"<Limits {self.limiter}>"
+
+    def configure(self, pools: Mapping[str, Pool]) -> None:
+        """Those of which tokens count need an estimate."""
+        self._of_tokens = frozenset(
+            name for name, pool in pools.items() if any(one.unit is Unit.TOKENS for one in pool.limits)
+        )
+
+    def open(self, go_on: GoOn) -> None:
+        """``go_on``: takes a request that waited for a decision through the stages behind this one."""
+        self._go_on = go_on
+
+    def decide(self, exchange: Exchange) -> Decision:
+        """Charge the request and note the charge.
+
+        Raises:
+            RateLimited, TooManyAtOnce: it would be too much; nothing is charged.
+        """
         if exchange.path in cached.OWN:  # a health check is never refused
-            return
-        verdict = policy.admit(exchange.client.name, clock.now())
-        if not verdict.admitted:
-            raise RateLimited(verdict.reason, retry_after_s=verdict.wait_s)
+            return None
+        if exchange.client.pool not in self._of_tokens:
+            return self._charge(exchange, 0)
+        if self._counter is not None and self._counter.worth(exchange):
+            self._later(self._counted(exchange, self._counter))
+            return WAIT
+        return self._charge(exchange, self._estimate(exchange))
 
-    return admit
+    def _charge(self, exchange: Exchange, tokens: int) -> Decision:
+        client = exchange.client
+        now_ns = self._clock.now_ns()
+        self._take(exchange, self.limiter.admit(client.name, client.pool, tokens, now_ns), now_ns)
+        return None
+
+    def _take(self, exchange: Exchange, outcome: Grant | Refused, now_ns: int) -> None:
+        if isinstance(outcome, Refused):
+            raise self._refusal(exchange, outcome, now_ns)
+        exchange.grant = outcome
+        if exchange.path == ANTHROPIC:
+            exchange.lines += limit_headers.lines_anthropic(outcome, now_ns, self._clock.wall())
+        else:
+            exchange.lines += limit_headers.lines(outcome, now_ns)
+
+    # ---- what somebody else must be asked for first
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name="limits")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _counted(self, exchange: Exchange, counter: PromptCounter) -> None:
+        prompt = await counter.count(exchange)
+        if not exchange.gone:
+            self._go_on(exchange, lambda: self._charge(exchange, self._estimate(exchange, prompt)))
+
+    def _estimate(self, exchange: Exchange, prompt: int | None = None) -> int:
+        gate = exchange.gate
+        if gate is None or not exchange.needs_slot:
+            return 0
+        if prompt is None:
+            prompt = prompt_of(len(exchange.body))
+        return estimate(prompt, _cap(exchange), self._output(exchange), gate.view.context_size)
+
+    def _output(self, exchange: Exchange) -> OutputLength:
+        assert exchange.gate is not None  # noqa: S101  stage 3 set it
+        return self._outputs.setdefault(exchange.gate.view.name, OutputLength())
+
+    def _refusal(self, exchange: Exchange, refused: Refused, now_ns: int) -> RateLimited:
+        client = exchange.client
+        self._violations.add(client.name, refused.limit, now_ns)
+        self.counts[client.pool, refused.limit, self.REFUSED] += 1
+        kind = TooManyAtOnce if refused.limit.endswith(CONCURRENT) else RateLimited
+        error = kind(_told(client.name, refused), retry_after_s=refused.wait_ns / 1e9)
+        standings = self.limiter.standings(client.name, client.pool, now_ns)
+        lines = limit_headers.ietf(standings)
+        if exchange.path == ANTHROPIC:
+            lines += limit_headers.anthropic(standings, self._clock.wall())
+        else:
+            lines += limit_headers.openai(standings)
+        error.lines = lines + limit_headers.retry(refused.wait_ns, random.random)
+        return error
+
+    def end(self, exchange: Exchange) -> None:
+        """The request is over: put what it took in the place of the estimate, or give all of it back."""
+        grant, exchange.grant = exchange.grant, None
+        if grant is None:
+            return
+        now_ns = self._clock.now_ns()
+        if exchange.unserved or not exchange.attempts:
+            grant.refund(now_ns)
+            return
+        if exchange.client.pool not in self._of_tokens:
+            grant.settle(None, now_ns)
+            return
+        usage = exchange.usage
+        if usage is not None:
+            grant.settle(usage.prompt + usage.completion, now_ns)
+            if usage.completion:
+                self._output(exchange).learn(usage.completion)
+        elif exchange.produced:  # it was left or cut in the middle
+            grant.settle(prompt_of(len(exchange.body)) + exchange.produced, now_ns)
+        else:
+            grant.settle(None, now_ns)
+
+    def sweep(self) -> None:
+        """Once a second: forget the idle, and tell of those who were refused in the minute that is over."""
+        now_ns = self._clock.now_ns()
+        self.limiter.cleanup(now_ns)
+        for one in self._violations.due(now_ns):
+            log.warning("rate limited", client=one.client or "many more", limit=one.limit, refused=one.count)
+
+
+def _cap(exchange: Exchange) -> int | None:
+    """The cap on generated tokens that the request sets itself, if it does."""
+    asked = exchange.asked or {}
+    for name in _CAPS:
+        value = asked.get(name)
+        if type(value) is int:
+            return value
+    return None
+
+
+def _told(client: str, refused: Refused) -> str:
+    who = "all clients of this kind together" if refused.shared else client
+    if refused.limit.endswith(CONCURRENT):
+        return f"{who}: as many requests at once as are allowed"
+    return f"{who}: over the limit {refused.limit!r}; try again in {refused.wait_ns / 1e9:.3g} s"

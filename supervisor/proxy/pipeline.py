@@ -6,7 +6,7 @@ that makes a request leave this function before it is sent. Nothing here awaits.
 
 import heapq
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -22,16 +22,17 @@ from supervisor.errors import (
 )
 from supervisor.events import InstanceView
 from supervisor.keys.ring import Keyring
-from supervisor.proxy import answers, cached, ingress, limits, permission, route
+from supervisor.proxy import answers, cached, ingress, permission, route
 from supervisor.proxy.admission import Admission
+from supervisor.proxy.console import Console, ConsoleRules
 from supervisor.proxy.cors import Cors, CorsRules
 from supervisor.proxy.decision import Answer, Decision
 from supervisor.proxy.heads import Heads
 from supervisor.proxy.identity import IPV6_PREFIX, Identity, Rules
 from supervisor.proxy.inflight import Exchange, InFlight
+from supervisor.proxy.limits import Limits, RateLimited
 from supervisor.proxy.upload import BodyBudget
 from supervisor.proxy.wire import ClientConnection
-from supervisor.ratelimit.policy import Policy
 from supervisor.types import ModelName
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -54,8 +55,9 @@ class Wiring:
 
     views: Mapping[ModelName, InstanceView]
     default: ModelName
+    aliases: Mapping[str, ModelName] = field(default_factory=dict)
     trusted_proxies: tuple[str, ...]
-    policy: Policy
+    limits: Limits
     max_body_bytes: int
     max_connections: int
     clock: Clock
@@ -64,11 +66,16 @@ class Wiring:
     keyring: Keyring | None = None
     ipv6_prefix: int = IPV6_PREFIX
     require_key: bool = False
+    console: ConsoleRules | None = None  # None: the operator has no way in on the port
+    trusted_uids: frozenset[int] = frozenset()
 
 
 def identity_of(wiring: Wiring) -> Identity:
     rules = Rules(
-        trusted=wiring.trusted_proxies, ipv6_prefix=wiring.ipv6_prefix, require_key=wiring.require_key
+        trusted=wiring.trusted_proxies,
+        trusted_uids=wiring.trusted_uids,
+        ipv6_prefix=wiring.ipv6_prefix,
+        require_key=wiring.require_key,
     )
     keyring = wiring.keyring
     return Identity(rules, keyring if keyring is not None else Keyring(None, wiring.clock.wall))
@@ -87,16 +94,17 @@ class Pipeline:
         self.in_flight = in_flight
         self._admission = admission
         self._clock = wiring.clock
+        self._limits = wiring.limits
         started = int(wiring.clock.wall().timestamp())
         self._identity = identity_of(wiring)
         check = ingress.checker(continuing=wiring.continuing, is_admin=self._identity.is_admin)
+        ask: Decide = Cors(wiring.cors).before(check) if wiring.cors is not None else check
+        self._console = self._console_of(wiring)
         self.stages = (
-            Stage(
-                1, "what was asked?", Cors(wiring.cors).before(check) if wiring.cors is not None else check
-            ),
+            Stage(1, "what was asked?", self._console.before(ask) if self._console is not None else ask),
             Stage(2, "who asks?", self._identity.resolve),
-            Stage(3, "of which model?", route.chooser(admission.gates, wiring.default)),
-            Stage(4, "may they?", permission.before(limits.limiter(wiring.policy, wiring.clock))),
+            Stage(3, "of which model?", route.chooser(admission.gates, wiring.default, wiring.aliases)),
+            Stage(4, "may they?", permission.before(wiring.limits.decide)),
             Stage(
                 5, "answered already?", cached.answerer(wiring.views, wiring.default, self._draining, started)
             ),
@@ -105,6 +113,19 @@ class Pipeline:
             Stage(8, "stream it back", None),  # `relay`, fed by the connection that 7 chose
         )
         self._decisions = tuple(stage.decide for stage in self.stages if stage.decide is not None)
+        self._behind_limits = self._decisions[4:]
+        wiring.limits.open(self._go_on)
+
+    def _console_of(self, wiring: Wiring) -> Console | None:
+        if wiring.console is None:
+            return None
+        return Console(
+            wiring.console,
+            identity=self._identity,
+            in_flight=self.in_flight,
+            clock=wiring.clock,
+            reject=self.reject,
+        )
 
     def _draining(self) -> bool:
         return self._admission.draining
@@ -113,8 +134,15 @@ class Pipeline:
         """Take a request through the stages; it is answered, sent or waiting when this returns."""
         self.in_flight.add(exchange)
         exchange.received_at = self._clock.now()
+        self._decide(exchange, self._decisions)
+
+    def _go_on(self, exchange: Exchange, decide: Callable[[], Decision]) -> None:
+        """Stage 4 had to wait for somebody else's word: it decides now, and then those behind it."""
+        self._decide(exchange, (lambda _: decide(), *self._behind_limits))
+
+    def _decide(self, exchange: Exchange, decisions: tuple[Decide, ...]) -> None:
         try:
-            for decide in self._decisions:
+            for decide in decisions:
                 decision = decide(exchange)
                 if decision is not None:
                     if isinstance(decision, Answer):
@@ -147,7 +175,9 @@ class Pipeline:
         if exchange.stream is not None:
             exchange.stream.cut(_as_end(error))
             return
-        extra = self._labels(exchange) + answers.retry_after(error) + answers.challenge(error)
+        exchange.unserved = True
+        when = error.lines if isinstance(error, RateLimited) else answers.retry_after(error)
+        extra = self._labels(exchange) + when + answers.challenge(error)
         exchange.connection.answer(exchange, error.status, answers.error_body(error, exchange.id), extra)
 
     def refusal(self, peer: str, error: LlmsupError) -> bytes:
@@ -158,7 +188,7 @@ class Pipeline:
 
     def _labels(self, exchange: Exchange) -> bytes:
         retries = max(0, exchange.attempts - 1)
-        return answers.labels(exchange.id, exchange.client.label, retries, exchange.queue_ms) + exchange.cors
+        return answers.labels(exchange.id, exchange.client.label, retries, exchange.queue_ms) + exchange.lines
 
     def cancel(self, exchange: Exchange) -> None:
         """The client has left: stop the work, wherever it is."""
@@ -178,6 +208,7 @@ class Pipeline:
         return len(chosen)
 
     def end(self, exchange: Exchange) -> None:
+        self._limits.end(exchange)
         self.in_flight.remove(exchange)
         if exchange.gate is not None:
             exchange.gate.leave(exchange)
@@ -186,6 +217,9 @@ class Pipeline:
         """Once a second: everything that has a deadline. No request has a timer of its own."""
         self.now = now
         self._admission.sweep(now)
+        self._limits.sweep()
+        if self._console is not None:
+            self._console.sweep(now)
         for connection in list(self.connections):
             connection.sweep(now)
 

@@ -25,6 +25,7 @@ from supervisor.proxy.assembly import Assembly, Incomplete, TooLong, Unknown, Un
 from supervisor.proxy.headers import MAX_HEAD_BYTES, Framing, ResponseHead, read_response
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.stream import CHUNKED_HEAD, ClientStream
+from supervisor.proxy.usage import Meter
 
 _BODILESS = frozenset({204, 304})
 _TOO_MANY = b"\r\n\r\n\r\n"  # the last chunk ends in two line breaks; more are surplus, which llhttp skips
@@ -184,7 +185,7 @@ class Relay(asyncio.Protocol):
 
     def _labels(self, exchange: Exchange) -> bytes:
         own = answers.labels(exchange.id, exchange.client.label, exchange.attempts - 1, exchange.queue_ms)
-        return own + exchange.cors if exchange.cors else own
+        return own + exchange.lines if exchange.lines else own
 
     def _pass_on(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         """The head goes to the client, and the body after it as it comes."""
@@ -205,6 +206,7 @@ class Relay(asyncio.Protocol):
             b"" if exchange.keep else b"Connection: close\r\n",
         )
         if self._phase == self._counted and len(body) == length:  # the usual case: one write, done
+            self.last = body
             self._write(text + body)
             self.completed(reusable=head.keep)
             return
@@ -223,11 +225,15 @@ class Relay(asyncio.Protocol):
             self._parser = HttpResponseParser(self)
         self._parser.feed_data(CHUNKED_HEAD)
         feed = self._parser.feed_data
-        if self._head.event_stream and exchange.continuable:
-            exchange.stream = ClientStream(exchange)
-            self._phase = partial(self._kept, feed, exchange.stream)
-        else:
+        if not self._head.event_stream:
             self._phase = partial(self._chunked, feed)
+            return self._head.lines
+        exchange.meter = Meter(exchange.path)
+        if exchange.continuable:
+            exchange.stream = ClientStream(exchange)
+            self._phase = partial(self._kept, feed, exchange, exchange.stream)
+        else:
+            self._phase = partial(self._events, feed, exchange)
         return self._head.lines
 
     def _undo_chunks(self, take: Callable[[bytes], None], end: Callable[[], None]) -> None:
@@ -259,8 +265,10 @@ class Relay(asyncio.Protocol):
     def _begin_assembly(self, exchange: Exchange) -> None:
         """The client has asked for one piece, which is made of these events. Nothing goes out before the end."""
         assembly = Assembly(exchange.path, exchange.asked or {})
+        exchange.meter = Meter(exchange.path)
 
         def take(data: bytes) -> None:
+            exchange.count(data)
             try:
                 assembly.add(data)
             except TooLong:
@@ -308,10 +316,18 @@ class Relay(asyncio.Protocol):
         if self._ended:
             self.completed(reusable=self._head.keep)
 
-    def _kept(self, feed: Callable[[bytes], None], stream: ClientStream, data: bytes) -> None:
-        """As `_chunked`, in whole events, which are kept."""
+    def _events(self, feed: Callable[[bytes], None], exchange: Exchange, data: bytes) -> None:
+        """As `_chunked`, with its tokens counted."""
+        exchange.count(data)
+        self._chunked(feed, data)
+
+    def _kept(
+        self, feed: Callable[[bytes], None], exchange: Exchange, stream: ClientStream, data: bytes
+    ) -> None:
+        """As `_chunked`, in whole events, which are counted and kept."""
         if not self._framed(feed, data):
             return
+        exchange.count(data)
         self.last = data
         if not self._ended:
             stream.pass_on(data)

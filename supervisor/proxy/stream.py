@@ -212,6 +212,7 @@ class ClientStream:
         assert self._continuation is not None  # noqa: S101  `resume` made it
         events = self._continuation.feed(data)
         if events:
+            self._exchange.count(events)
             if events != SEAM:
                 self._exchange.attempts = 1  # it got on: what may die next is another death
                 assert self._exchange.gate is not None  # noqa: S101  it has been sent somewhere

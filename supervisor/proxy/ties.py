@@ -14,9 +14,14 @@ def _later(delay_s: float, call: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(delay_s, call)
 
 
+def _nobody(_: ModelName) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Ties:
     poke: Callable[[ModelName, Generation], None]
     reject: Callable[[Exchange, LlmsupError], None]
     canary: Callable[[Endpoint], Awaitable[bool]]  # have a token made; True: it was
     later: Callable[[float, Callable[[], None]], object] = _later
+    wanted: Callable[[ModelName], None] = _nobody  # a request waits for a model that is loaded on demand

@@ -21,6 +21,7 @@ from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.relay import Relay
 from supervisor.proxy.stillness import Swept, is_ping
 from supervisor.proxy.stream import ClientStream
+from supervisor.proxy.usage import of_body
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -123,6 +124,9 @@ class Upstream(Relay):
         if exchange.leased:
             exchange.served = True
             self._pool.answered |= self._head.status == 200
+            meter = exchange.meter
+            exchange.usage = meter.usage() if meter is not None else of_body(self.last)
+        self.last = b""  # which may be large
         self._put_back(reusable=reusable)
         exchange.connection.finish(exchange)
 
@@ -255,17 +259,22 @@ class Pool:
         task.add_done_callback(self._connected)
 
     async def _open(self) -> Upstream:
-        loop = asyncio.get_running_loop()
         upstream = Upstream(self)
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await loop.create_connection(lambda: upstream, self._endpoint.host, self._endpoint.port)
+            await self.dial(upstream)
         return upstream
+
+    async def dial(self, upstream: Upstream) -> None:
+        """Connect it. Raises OSError."""
+        endpoint = self._endpoint
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: upstream, endpoint.host, endpoint.port)
 
     def _connected(self, task: asyncio.Task[Upstream]) -> None:
         exchange = self._connecting.pop(task)
         if task.cancelled() or (error := task.exception()) is not None:
             if not exchange.gone:
-                self._not_connected(exchange, None if task.cancelled() else error)
+                self.not_connected(exchange, None if task.cancelled() else error)
             return
         upstream = task.result()
         if self.closed:
@@ -280,7 +289,7 @@ class Pool:
             self._busy.add(upstream)
             upstream.send(exchange)
 
-    def _not_connected(self, exchange: Exchange, error: BaseException | None) -> None:
+    def not_connected(self, exchange: Exchange, error: BaseException | None) -> None:
         why = "was stopped" if error is None else f"took no connection: {error}"
         self.owner.doubt()
         failed = UpstreamFailed(f"llama-server ({self._model}) {why}")

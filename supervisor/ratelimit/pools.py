@@ -1,5 +1,6 @@
 """The limits of one class of clients, as the rates that are checked in their order."""
 
+import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -24,18 +25,34 @@ class Limit:
     rate: Rate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """``concurrent``: requests at once, None for any number. ``terms``: the limits, as `gcra.after` has them."""
+    """Equal only to itself: a pool that was read anew is another one.
+
+    ``limits``: those of requests first; ``concurrent``: requests at once, None for any number; ``weight``, ``batch``:
+    its clients' share of the queue, and whether they wait behind the interactive. The rest is derived: ``terms`` as
+    `gcra.after` has them, ``places`` for requests at once, and whether a request's tokens matter.
+    """
 
     name: str
     limits: tuple[Limit, ...] = ()
     concurrent: int | None = None
-    terms: tuple[Terms, ...] = field(init=False, repr=False, compare=False)
+    weight: float = 1.0
+    batch: bool = False
+    terms: tuple[Terms, ...] = field(init=False, repr=False)
+    places: int = field(init=False, repr=False)
+    of_tokens: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        terms = tuple((one.rate.quota, one.rate.window_ns, one.unit is Unit.TOKENS) for one in self.limits)
-        object.__setattr__(self, "terms", terms)  # frozen, but for this
+        limits = tuple(sorted(self.limits, key=lambda limit: limit.unit is Unit.TOKENS))
+        terms = tuple((one.rate.quota, one.rate.window_ns, one.unit is Unit.TOKENS) for one in limits)
+        for name, value in (
+            ("limits", limits),
+            ("terms", terms),
+            ("places", sys.maxsize if self.concurrent is None else self.concurrent),
+            ("of_tokens", any(limit.unit is Unit.TOKENS for limit in limits)),
+        ):
+            object.__setattr__(self, name, value)  # frozen, but for this
 
 
 def pool(
@@ -47,6 +64,8 @@ def pool(
     tokens_per_day: int | None = None,
     concurrent: int | None = None,
     shared: bool = False,
+    weight: float = 1.0,
+    batch: bool = False,
 ) -> Pool:
     """From the configuration's numbers; None: no such limit. ``shared``: one bucket for the whole pool."""
     rows = (
@@ -61,4 +80,4 @@ def pool(
         for short, unit, quota, window_ns in rows
         if quota is not None
     )
-    return Pool(name, limits, concurrent)
+    return Pool(name, limits, concurrent, weight, batch)

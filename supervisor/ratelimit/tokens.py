@@ -24,9 +24,13 @@ class OutputLength:
         self._mean += (tokens - self._mean) * WEIGHT
 
 
-def estimate(body_bytes: int, max_tokens: int | None, output: OutputLength, context_size: int) -> int:
+def prompt_of(body_bytes: int) -> int:
+    """Guessed from a body's length, for want of better."""
+    return -(-body_bytes // BYTES_PER_TOKEN)
+
+
+def estimate(prompt: int, max_tokens: int | None, output: OutputLength, context_size: int) -> int:
     """Prompt and answer together, never more than the context holds; ``max_tokens``: as asked, None or -1 if not."""
-    prompt = -(-body_bytes // BYTES_PER_TOKEN)
     answer = output.tokens
     if max_tokens is not None and max_tokens >= 0:
         answer = min(answer, max_tokens)

@@ -24,6 +24,9 @@ class FakeClock:
     def now(self) -> float:
         return self._now
 
+    def now_ns(self) -> int:
+        return round(self._now * 10**9)
+
     def wall(self) -> datetime:
         return START + self._set_by + timedelta(seconds=self._now)
 

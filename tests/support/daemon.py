@@ -45,6 +45,8 @@ GONE_S = 2.0  # nothing may outlive the daemon by more (FAULTS 23)
 PORTS = range(20_000, 30_000)  # below what kernels give out by themselves: children get those
 MARK = "DAEMON_UNDER_TEST"  # in the environment of all that belongs to one test
 CHAT = "/v1/chat/completions"
+NO_LIMIT = {"requests_per_minute": None, "requests_per_hour": None, "concurrent": None}
+UNLIMITED = {"anonymous": NO_LIMIT | {"shared": None}, "session": dict(NO_LIMIT), "user": dict(NO_LIMIT)}
 
 
 def until(condition: Callable[[], T], what: str, within_s: float = DEADLINE_S) -> T:
@@ -124,6 +126,8 @@ class DaemonUnderTest:
             "llama_server": {"binary": str(binary)},
             "default_model": next(iter(models)),
             "models": models,
+            "limits": {"pools": UNLIMITED},  # a test asks for the limits it is about
+            "reload": {"watch": False},  # a test that edits says when it is read
         } | sections
         self.config.write_text(yaml.safe_dump(config, sort_keys=False))
 

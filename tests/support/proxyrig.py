@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 import uvloop
 
-from supervisor.clock import SystemClock
+from supervisor.clock import Clock, SystemClock
 from supervisor.errors import LlmsupError
 from supervisor.events import Death, Endpoint, InstanceView
 from supervisor.keys.ring import Keyring
@@ -29,11 +29,14 @@ from supervisor.proxy.bounds import Bounds, RetryBounds
 from supervisor.proxy.breaker import BreakerBounds
 from supervisor.proxy.cors import CorsRules
 from supervisor.proxy.inflight import Exchange, InFlight
+from supervisor.proxy.limits import Limits, unlimited
 from supervisor.proxy.pipeline import Pipeline, Wiring
 from supervisor.proxy.ties import Ties
+from supervisor.proxy.turns import Share
 from supervisor.proxy.upload import BodyBudget
 from supervisor.proxy.wire import ClientConnection
-from supervisor.ratelimit.policy import Policy, Unlimited
+from supervisor.ratelimit.limiter import Limiter
+from supervisor.ratelimit.pools import Pool
 from supervisor.types import MIB, Generation, ModelName
 from tests.support import rawhttp
 
@@ -163,7 +166,9 @@ class ProxyRig:
         models: tuple[str, ...] = (DEMO,),
         max_body_bytes: int = 32 * MIB,
         trusted_proxies: tuple[str, ...] = ("127.0.0.0/8",),
-        policy: Policy | None = None,
+        pools: Mapping[str, Pool] | None = None,
+        shared: Mapping[str, Pool] | None = None,
+        clock: Clock | None = None,
         budget_bytes: int | None = None,
         cors: CorsRules | None = None,
         tls: ssl.SSLContext | None = None,
@@ -193,17 +198,19 @@ class ProxyRig:
         self._loop.set_exception_handler(lambda _, context: self.complaints.append(context))
         self._views = {ModelName(name): view("LOADING", name=name) for name in models}
         self._rows = InFlight()
-        self.admission = Admission(Bounds(**limits | bounds), SystemClock())
+        clock = clock or SystemClock()
+        self.admission = Admission(Bounds(**limits | bounds), clock)
+        self.admission.shares = {name: Share(one.weight, one.batch) for name, one in (pools or {}).items()}
         ties = Ties(poke=self._poke, reject=self._reject, canary=canary or _no_canary)
         self.admission.open(self._views.values(), ties=ties, send=self._send)
         wiring = Wiring(
             views=self._views,
             default=ModelName(models[0]),
             trusted_proxies=trusted_proxies,
-            policy=policy or Unlimited(),
+            limits=unlimited(clock) if pools is None else Limits(Limiter(pools, shared=shared), pools, clock),
             max_connections=10_000,
             max_body_bytes=max_body_bytes,
-            clock=SystemClock(),
+            clock=clock,
             cors=cors,
             keyring=keyring,
             require_key=require_key,

@@ -120,6 +120,27 @@ def echo(call: Call) -> bool:
 
 
 @scenario
+def used(call: Call) -> bool:
+    """An answer of so many tokens; with ``stream=1`` as events."""
+    usage = {
+        "prompt_tokens": int(call.number("prompt", 10)),
+        "completion_tokens": int(call.number("completion", 5)),
+    }
+    text = json.dumps({"choices": [{}], "usage": usage}, separators=(",", ":")).encode()
+    if not call.number("stream", 0):
+        call.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(text), text)
+        )
+        return KEEP
+    call.send(STREAM_HEAD)
+    call.chunk(b"data: %b\n\n" % text)
+    call.chunk(b"data: [DONE]\n\n")
+    call.send(LAST_CHUNK)
+    return KEEP
+
+
+@scenario
 def last_one(call: Call) -> bool:
     return call.json(b"Connection: close\r\n", keep=CLOSE)
 
@@ -128,6 +149,13 @@ def last_one(call: Call) -> bool:
 def slow(call: Call) -> bool:
     """Silent for ``s`` seconds."""
     call.listen(call.number("s", WAIT_S))
+    return call.json()
+
+
+@scenario
+def pause(call: Call) -> bool:
+    """An answer after ``s`` seconds, whether or not anybody is left to read it."""
+    time.sleep(call.number("s", 0.01))
     return call.json()
 
 

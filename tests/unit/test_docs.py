@@ -18,9 +18,9 @@ from supervisor.clock import SystemClock
 from supervisor.proxy.admission import Admission
 from supervisor.proxy.bounds import Bounds
 from supervisor.proxy.inflight import InFlight
+from supervisor.proxy.limits import unlimited
 from supervisor.proxy.pipeline import Pipeline, Wiring
 from supervisor.proxy.ties import Ties
-from supervisor.ratelimit.policy import Unlimited
 from supervisor.settings import yamlio
 from supervisor.settings.load import load
 from supervisor.types import ModelName
@@ -240,7 +240,7 @@ def composed() -> Pipeline:
         views={},
         default=ModelName("demo"),
         trusted_proxies=(),
-        policy=Unlimited(),
+        limits=unlimited(clock),
         max_connections=10_000,
         max_body_bytes=1,
         clock=clock,

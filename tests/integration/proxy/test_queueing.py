@@ -88,7 +88,7 @@ def test_a_full_queue_refuses_at_once(make_rig, upstream):
     waiting = queue(rig, "/echo?1", "/echo?2")
     answer = rig.ask("/echo?3")
     assert (answer.status, code(answer)) == (503, "queue_full")
-    assert answer.header("retry-after") == "1"
+    assert answer.header("retry-after") in {"1", "2"}  # rounded up, and a tenth by chance
     upstream.go_on.set()
     assert [client.answer().status for client in waiting] == [200, 200]
     assert "/echo?3" not in upstream.targets()
@@ -179,7 +179,7 @@ def test_a_next_try_too_far_away_is_not_waited_for(make_rig):
     rig.state("CRASHLOOP", next_try_s=300.0)
     answer = rig.ask("/echo")
     assert code(answer) == "model_unavailable"
-    assert 290 <= int(answer.header("retry-after")) <= 300
+    assert 290 <= int(answer.header("retry-after")) <= 330
 
 
 def test_a_next_try_soon_is_waited_for(rig, upstream):
@@ -205,7 +205,7 @@ def test_draining_refuses_who_waits_and_lets_the_others_finish(make_rig, upstrea
 def test_a_drained_instance_is_reported_when_its_last_request_is_over(make_rig, upstream):
     rig = make_rig(slots=2)
     inside = fill(rig, upstream, 2)
-    done = rig.start(rig.admission.drained("demo", 5.0))
+    done = rig.start(rig.admission.drained("demo", 1, 5.0))
     assert not done.is_set()
     upstream.go_on.set()
     for client in inside:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from supervisor.events import Death
-from supervisor.ratelimit.policy import Verdict
+from supervisor.ratelimit.pools import pool
 from supervisor.types import Generation
 from tests.support import rawhttp
 from tests.support.proxyrig import view
@@ -166,26 +166,21 @@ def test_every_503_says_when_to_come_back(make_rig):
         assert int(answer.header("retry-after-ms")) >= 1
 
 
-class Never:
-    """A policy that admits nobody for 2.5 seconds."""
-
-    def admit(self, client: str, now: float) -> Verdict:
-        return Verdict(admitted=False, wait_s=2.5, reason=f"{client} asks too much")
-
-
 def test_a_rate_limited_client_is_told_when_to_come_back_and_may_see_health(make_rig, upstream):
-    rig = make_rig(policy=Never())
+    rig = make_rig(pools={"anonymous": pool("anonymous", requests_per_minute=1)})
+    rig.ready(upstream.port)
     client = rig.connect()
+    assert client.ask("/echo").status == 200
     answer = client.ask("/echo")
     check_error(answer, "rate_limit_exceeded", "rate_limit_error")
-    assert (answer.status, answer.header("retry-after"), answer.header("retry-after-ms")) == (
-        429,
-        "3",
-        "2500",
-    )
+    assert answer.status == 429
+    assert 59_000 <= int(answer.header("retry-after-ms")) <= 66_000  # a tenth of it by chance
+    assert 60 <= int(answer.header("retry-after")) <= 66
+    assert answer.header("x-ratelimit-limit-requests") == "1"
+    assert answer.header("x-ratelimit-remaining-requests") == "0"
     client.get("/health")
     assert client.answer().status == 200
-    assert upstream.begun == []
+    assert len(upstream.begun) == 1
 
 
 # ---- several models

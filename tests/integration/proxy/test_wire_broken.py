@@ -179,8 +179,8 @@ def test_an_answer_that_stands_still_is_given_up_when_the_child_has_shown_that_i
     rig = make_rig(silence_s=0.1)
     client = rig.connect()
     client.post("/slow?s=5")
-    until(lambda: rig.call(rig.admission.gates["demo"].standing).in_flight == 1, "it is watched")
-    until(lambda: rig.call(rig.admission.gates["demo"].standing).quiet_s > 0.2, "it stands still")
+    until(lambda: rig.call(lambda: rig.admission.gates["demo"].standing(1)).in_flight == 1, "it is watched")
+    until(lambda: rig.call(lambda: rig.admission.gates["demo"].standing(1)).quiet_s > 0.2, "it stands still")
     rig.publish(view(port=upstream.port, suspect="stands still"))
     assert rig.in_flight() == 1
     rig.publish(view(port=upstream.port, checks=1))

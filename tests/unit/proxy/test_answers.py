@@ -71,7 +71,7 @@ def test_a_hint_is_part_of_the_message():
 )
 def test_retry_after_is_never_less_than_the_wait(wait_s, seconds, milliseconds):
     for kind in (QueueFull, ModelUnavailable, RateLimited):
-        lines = answers.retry_after(kind("no", retry_after_s=wait_s))
+        lines = answers.retry_after(kind("no", retry_after_s=wait_s), lambda: 0.0)
         assert lines == b"Retry-After: %d\r\nretry-after-ms: %d\r\n" % (seconds, milliseconds)
 
 

@@ -26,7 +26,7 @@ def told(rules: Cors, exchange: Exchange) -> dict[str, str]:
 
 
 def lines(exchange: Exchange) -> dict[str, str]:
-    text = exchange.cors.decode()
+    text = exchange.lines.decode()
     assert text == "" or text.endswith("\r\n")
     return dict(line.split(": ", 1) for line in text.splitlines())
 

@@ -33,7 +33,16 @@ def name(
     ipv6_prefix: int = 64,
 ) -> bytes:
     """``forwarded``: as X-Forwarded-For; ``standard``: as Forwarded."""
-    return client_name(peer, user, session, forwarded, standard, trusted=PROXIES, ipv6_prefix=ipv6_prefix)
+    return client_name(
+        peer,
+        user,
+        session,
+        forwarded,
+        standard,
+        trusted=PROXIES,
+        trusted_uids={33},
+        ipv6_prefix=ipv6_prefix,
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,6 +58,14 @@ def name(
         (("2001:db8:1:2:3::4",), b"ip:2001:db8:1:2::/64"),
         (("fe80::1%eth0",), b"ip:fe80::/64"),
         (("unix", b"u"), b"anonymous"),
+        (("uid:1000",), b"uid:1000"),
+        (("uid:1000", b"u", b"s", b"1.2.3.4"), b"uid:1000"),
+        (("uid:33",), b"uid:33"),
+        (("uid:33", b"u", b"s", b"1.2.3.4"), b"user:u"),
+        (("uid:33", b"", b"s", b"1.2.3.4"), b"session:s"),
+        (("uid:33", None, None, b"1.2.3.4"), b"ip:1.2.3.4"),
+        (("uid:33", None, None, b"6.6.6.6, 1.2.3.4, 10.0.0.9"), b"ip:1.2.3.4"),
+        (("uid:33", None, None, b"unknown"), b"uid:33"),
         (("",), b"anonymous"),
     ],
 )
@@ -251,7 +268,7 @@ BEARER = (b"Authorization", b"Bearer " + TEXT.encode())
 )
 def test_a_key_names_its_client_before_anything_else_and_from_anywhere(shown):
     who = identity(KEY)
-    for peer in ("127.0.0.1", "198.51.100.7", "unix"):
+    for peer in ("127.0.0.1", "198.51.100.7", "unix", "uid:1000"):
         exchange = asking(shown, (b"X-User-ID", b"u"), peer=peer)
         who.resolve(exchange)
         client = exchange.client
@@ -278,6 +295,30 @@ def test_the_pool_follows_from_how_one_is_known(fields, pool):
     identity().resolve(exchange)
     assert exchange.client.pool == pool
     assert exchange.client.key is None
+
+
+def test_a_local_user_is_in_the_pool_of_users_and_cannot_choose_a_name():
+    exchange = asking((b"X-User-ID", b"u"), (b"X-Forwarded-For", b"1.2.3.4"), peer="uid:1000")
+    who = identity()
+    who.resolve(exchange)
+    client = exchange.client
+    assert (client.name, client.label, client.pool, client.key) == ("uid:1000", b"uid:1000", "user", None)
+    assert who.label("uid:1000") == b"uid:1000"
+
+
+def test_only_named_users_are_proxies_on_the_unix_socket():
+    rules = Rules(trusted=("0.0.0.0/0", "::/0"), trusted_uids=frozenset({33}))
+    who = Identity(rules, Ring())
+    for peer, expected in (("uid:33", "user:u"), ("uid:34", "uid:34")):
+        exchange = asking((b"X-User-ID", b"u"), peer=peer)
+        who.resolve(exchange)
+        assert exchange.client.name == expected
+
+
+@pytest.mark.parametrize("said", [b"uid:0", b"0", b"unix"])
+def test_no_header_makes_a_client_a_local_user(said):
+    names = {name("127.0.0.1", user=said), name("127.0.0.1", session=said), name("127.0.0.1", forwarded=said)}
+    assert not {each for each in names if each.startswith(b"uid:")}
 
 
 def test_a_key_that_is_none_of_ours_is_refused_and_still_has_an_address():

@@ -63,6 +63,7 @@ class Client:
             attempts=1,
             continued=0,
             gate=SimpleNamespace(progressed=lambda: None),
+            count=lambda _: None,
         )
         self.stream = ClientStream(self.exchange)
 

@@ -1,5 +1,8 @@
 """`proxy.wire` on a transport of paper: however bytes are cut, they are the same requests; h11 agrees."""
 
+import os
+import socket
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,3 +131,26 @@ def test_who_exceeds_the_budget_with_the_last_piece_is_read_from_again():
     connection.connection_lost(None)
     clerk.budget.give(199_000)
     assert clerk.budget.used_bytes == 0
+
+
+def test_the_peer_is_an_address_or_on_a_unix_socket_the_user_by_number():
+    class Transport(Paper):
+        def __init__(self, **known: object) -> None:
+            super().__init__()
+            self._known = known
+
+        def get_extra_info(self, name: str) -> object:
+            return self._known.get(name)
+
+    def peer(**known: object) -> str:
+        connection = ClientConnection(Clerk())
+        connection.connection_made(Transport(**known))
+        connection.connection_lost(None)
+        return connection.peer
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for unnamed in ("", b"", b"\0abstract", "/tmp/x"):
+            assert peer(peername=unnamed, socket=ours) == f"uid:{os.geteuid()}"
+        assert peer(peername=("192.0.2.1", 7), socket=ours) == "192.0.2.1"
+    assert peer(peername="") == "unix"

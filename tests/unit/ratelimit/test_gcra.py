@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.ratelimit.gcra import FULL, SECOND_NS, Rate, after
+from supervisor.ratelimit.gcra import FULL, SECOND_NS, Rate, after, charged
 
 MINUTE = 60 * SECOND_NS
 NOW = 123_456_789_000_000_001
@@ -112,7 +112,8 @@ def test_it_is_the_leaky_bucket_of_fractions(rate, steps):
 )
 def test_several_at_once_are_each_as_one_alone(buckets, tokens, now):
     terms = [(rate.quota, rate.window_ns, of_tokens) for rate, of_tokens, _ in buckets]
-    new, worst_ns, index = after(terms, [tat for *_, tat in buckets], tokens, now)
+    tats = [tat for *_, tat in buckets]
+    new, worst_ns, index = after(terms, tats, tokens, now)
     alone = [
         rate.take(tat, min(tokens, rate.quota) if of_tokens else 1, now) for rate, of_tokens, tat in buckets
     ]
@@ -120,3 +121,15 @@ def test_several_at_once_are_each_as_one_alone(buckets, tokens, now):
     excesses = [rate.excess_ns(tat, now) for (rate, *_), tat in zip(buckets, alone, strict=True)]
     assert worst_ns == max(excesses, default=0)
     assert not worst_ns or index == excesses.index(worst_ns)
+    assert charged(terms, tats, tokens, now) == (None if worst_ns else alone)
+    assert tats == [tat for *_, tat in buckets]
+
+
+@given(rates, rates, st.integers(0, 10**19), st.integers(0, 10**14))
+def test_what_was_used_stays_used_under_another_rate(old, new, tat, now):
+    used = max(Fraction(0), Fraction(tat - now * old.quota, old.window_ns))
+    carried = old.carried(tat, now, new)
+    still_used = max(Fraction(0), Fraction(carried - now * new.quota, new.window_ns))
+    assert used <= still_used < used + Fraction(1, new.window_ns)
+    if new.window_ns == old.window_ns:
+        assert still_used == used

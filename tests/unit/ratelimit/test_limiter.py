@@ -184,6 +184,88 @@ def test_no_window_ever_holds_more_than_twice_the_quota_and_no_refusal_waits_in_
         assert len([row for row in window if row[1] == client]) < 10
 
 
+def test_who_has_no_limits_is_not_known_and_has_nothing_to_end():
+    subject = limiter()
+    grant = admitted(subject.admit("a", "anonymous", 5, NOW))
+    for _ in range(2):
+        grant.settle(7, NOW)
+        grant.refund(NOW)
+    assert grant.standings(NOW) == subject.standings("a", "anonymous", NOW) == []
+    assert len(subject) == 0
+
+
+# ---- other limits while running
+
+
+def test_what_was_used_stays_used_under_other_quotas_and_a_new_limit_begins_full():
+    subject = limiter({"requests_per_minute": 100}, requests_per_minute=60, tokens_per_minute=500)
+    for _ in range(20):
+        admitted(serve(subject, "a", NOW, tokens=10))
+    subject.configure(
+        {"anonymous": pool("anonymous", requests_per_minute=30, requests_per_hour=90, tokens_per_minute=800)},
+        {"anonymous": pool("anonymous", requests_per_minute=25, shared=True)},
+    )
+    left = {one.limit.name: one.remaining for one in subject.standings("a", "anonymous", NOW)}
+    assert left == {"rpm": 10, "rph": 90, "tpm": 600, "all-rpm": 5}
+    for _ in range(5):
+        admitted(serve(subject, "a", NOW))
+    assert serve(subject, "b", NOW).limit == "all-rpm"
+
+
+def test_what_is_over_a_smaller_quota_is_waited_for():
+    subject = limiter(requests_per_minute=60)
+    for _ in range(50):
+        admitted(serve(subject, "a", NOW))
+    subject.configure({"anonymous": pool("anonymous", requests_per_minute=30)})
+    assert serve(subject, "a", NOW) == Refused(21 * 2 * SECOND_NS, "rpm", shared=False)
+
+
+def test_who_is_in_flight_keeps_the_place_and_ends_as_it_was_charged():
+    subject = limiter({"concurrent": 9}, concurrent=5, tokens_per_minute=100)
+    grants = [admitted(subject.admit("a", "anonymous", 50, NOW))]
+    subject.configure({"anonymous": pool("anonymous", concurrent=2, tokens_per_minute=10_000)})
+    grants.append(admitted(subject.admit("a", "anonymous", 0, NOW)))
+    assert subject.admit("a", "anonymous", 0, NOW).limit == "concurrent"
+    grants[0].settle(70, NOW)
+    admitted(subject.admit("a", "anonymous", 0, NOW))
+    assert subject.standings("a", "anonymous", NOW)[0].remaining == 10_000 - 70
+
+
+@pytest.mark.parametrize(("end", "left"), [("settle", 10_000 - 150), ("refund", 10_000)])
+def test_more_tokens_than_the_bucket_held_then(end, left):
+    subject = limiter(tokens_per_minute=100, requests_per_minute=10)
+    grant = admitted(subject.admit("a", "anonymous", 5000, NOW))  # charged 100
+    subject.configure({"anonymous": pool("anonymous", tokens_per_minute=10_000, requests_per_hour=10)})
+    assert {one.remaining for one in subject.standings("a", "anonymous", NOW)} == {10_000 - 100, 10}
+    if end == "settle":
+        grant.settle(150, NOW)
+    else:
+        grant.refund(NOW)
+    assert [one.remaining for one in grant.standings(NOW)] == [10, left]
+
+
+def test_limits_that_come_and_go():
+    subject = limiter({"requests_per_minute": 1}, requests_per_minute=1)
+    admitted(serve(subject, "a", NOW))
+    subject.configure({"anonymous": pool("anonymous")})
+    for _ in range(9):
+        admitted(serve(subject, "a", NOW))
+    subject.configure(
+        {"anonymous": pool("anonymous", requests_per_minute=1)},
+        {"anonymous": pool("anonymous", requests_per_minute=1, shared=True)},
+    )
+    assert serve(subject, "a", NOW).limit == "rpm"  # what it had used before
+    admitted(serve(subject, "b", NOW))  # what all had used went with the bucket of all
+
+
+def test_no_default_pool_and_nothing_is_changed():
+    subject = limiter(requests_per_minute=1)
+    with pytest.raises(KeyError):
+        subject.configure({"gold": pool("gold")})
+    admitted(serve(subject, "a", NOW))
+    assert isinstance(serve(subject, "a", NOW), Refused)
+
+
 # ---- what is kept
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.ratelimit.tokens import FIRST_OUTPUT, OutputLength, estimate
+from supervisor.ratelimit.tokens import FIRST_OUTPUT, OutputLength, estimate, prompt_of
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from supervisor.ratelimit.tokens import FIRST_OUTPUT, OutputLength, estimate
     ],
 )
 def test_prompt_and_answer_within_the_context(body_bytes, max_tokens, expected):
-    assert estimate(body_bytes, max_tokens, OutputLength(), 4096) == expected
+    assert estimate(prompt_of(body_bytes), max_tokens, OutputLength(), 4096) == expected
 
 
 def test_the_length_of_answers_is_learned():
@@ -25,4 +25,4 @@ def test_the_length_of_answers_is_learned():
     for _ in range(200):
         output.learn(40)
     assert output.tokens == 40
-    assert estimate(40, None, output, 4096) == 50
+    assert estimate(10, None, output, 4096) == 50

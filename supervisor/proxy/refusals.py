@@ -1,0 +1,41 @@
+"""What those are told who cannot wait, or have waited in vain. Pure: words and figures."""
+
+from supervisor.errors import LlmsupError, ModelLoading, ModelUnavailable, QueueFull, QueueTimeout
+from supervisor.events import InstanceView
+
+LATER = "try again later"
+
+
+def queue_full(waiting: int, expected_s: float | None) -> QueueFull:
+    return QueueFull(f"{waiting} requests wait already", retry_after_s=expected_s or 1.0, hint=LATER)
+
+
+def displaced() -> QueueFull:
+    """By somebody who has less waiting."""
+    return QueueFull(
+        "the queue is full, and others have fewer requests in it",
+        retry_after_s=1.0,
+        hint="ask for less at a time",
+    )
+
+
+def too_long(expected_s: float) -> QueueTimeout:
+    return QueueTimeout(
+        f"it would wait for about {expected_s:.0f} s, longer than queue_timeout_s",
+        retry_after_s=expected_s,
+        hint=LATER,
+    )
+
+
+def too_late(
+    view: InstanceView, waited_s: float, *, in_doubt: bool, expected_s: float | None
+) -> LlmsupError:
+    """Its time in the queue is over. ``in_doubt``: nothing is sent to llama-server just now."""
+    if not view.ready or view.suspect is not None:
+        kind = ModelUnavailable if view.ready else ModelLoading
+        return kind(f"waited {waited_s:.0f} s; {view.why()}", retry_after_s=5.0)
+    if in_doubt:
+        return ModelUnavailable(
+            f"waited {waited_s:.0f} s; llama-server ({view.name}) does not answer", retry_after_s=5.0
+        )
+    return QueueTimeout(f"waited {waited_s:.0f} s for a free slot", retry_after_s=expected_s or 5.0)

@@ -1,0 +1,160 @@
+"""Whose turn it is at one gate: the fair queue, what each request costs its client, and one large prompt at a time.
+
+A request's cost is charged as it becomes known (`ratelimit.fairqueue`): a guess at its prompt when it goes, its
+answer as it flows, and at its end what it really was, cached tokens aside. What has flowed is looked at when a turn is
+decided and when the request ends, not at each token: in between nobody asks.
+
+A large prompt that is not in the cache keeps llama-server busy for seconds, in which nobody else's answer gets on.
+So while one is being read, a second one waits where others wait that are not large.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.prefills import Prefills
+from supervisor.ratelimit.fairqueue import Crowd, FairQueue, cost
+from supervisor.ratelimit.tokens import prompt_of
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Of those who wait. ``weight``: how much, beside others; ``batch``: after those who are not."""
+
+    weight: float = 1.0
+    batch: bool = False
+
+
+EQUAL = Share()
+
+
+class Turns:
+    """What waits for one model, and what has gone. ``shares``: by pool; read anew for each request."""
+
+    def __init__(self, shares: Mapping[str, Share]) -> None:
+        self._shares = shares
+        self._queue: FairQueue[Exchange] = FairQueue()
+        self._prefills = Prefills()
+        self._slotless = 0  # of those that wait
+        self._large = 0  # likewise
+        self._reading: set[Exchange] = set()  # large ones that have gone and have no token yet
+
+    def __repr__(self) -> str:
+        return f"<Turns {self._queue}>"
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return iter(self._queue)
+
+    # ---- what waits
+
+    def count(self, exchange: Exchange) -> int:
+        """How many its client has waiting here."""
+        return self._queue.waiting_of(exchange.client.name)
+
+    def longest(self) -> Crowd[Exchange]:
+        return self._queue.longest()
+
+    def ahead_of(self, newcomer: Exchange) -> int:
+        """How many will about go before it: of each client as many as it has itself, and it."""
+        return min(len(self._queue), (self.count(newcomer) + 1) * self._queue.clients)
+
+    def add(self, exchange: Exchange, *, first: bool = False) -> None:
+        """``first``: it comes back from a server that died, and goes before all others."""
+        share = self._share(exchange)
+        add = self._queue.add_first if first else self._queue.add
+        add(exchange, exchange.client.name, weight=share.weight, batch=share.batch)
+        exchange.large = exchange.needs_slot and self._prefills.large(exchange.path, exchange.body)
+        self._count(exchange, 1)
+
+    def remove(self, exchange: Exchange) -> bool:
+        """It waits no more and does not go. False: it did not wait."""
+        if not self._queue.remove(exchange):
+            return False
+        self._count(exchange, -1)
+        return True
+
+    def clear(self) -> list[Exchange]:
+        self._slotless = self._large = 0
+        return self._queue.clear()
+
+    def _count(self, exchange: Exchange, by: int) -> None:
+        self._slotless += by * (not exchange.needs_slot)
+        self._large += by * exchange.large
+
+    def _share(self, exchange: Exchange) -> Share:
+        share = exchange.share
+        if share is None:
+            share = self._shares.get(exchange.client.pool, EQUAL)
+            if exchange.fields.batch and not share.batch:
+                share = Share(share.weight, batch=True)
+            exchange.share = share
+        return share
+
+    def in_turn(self, active: Collection[Exchange], *, free: bool) -> Iterator[Exchange]:
+        """Who may go, in order. ``active``: what is at the child; ``free``: there is a slot."""
+        if not free and not self._slotless:
+            return
+        for exchange in active:
+            self._flow(exchange)
+        held = bool(self._reading) and self._large < len(self._queue)
+        for exchange in self._queue.in_turn():
+            if (free or not exchange.needs_slot) and not (held and exchange.large):
+                yield exchange
+
+    # ---- what goes
+
+    def go(self, exchange: Exchange) -> None:
+        """It goes to the child, from the queue or without having waited."""
+        share = self._share(exchange)
+        if exchange in self._queue:
+            self._queue.take(exchange)
+            self._count(exchange, -1)
+        elif exchange.needs_slot:
+            self._queue.dispatched(exchange.client.name, weight=share.weight, batch=share.batch)
+            exchange.large = self._prefills.large(exchange.path, exchange.body)
+        else:
+            return
+        exchange.in_turn = True
+        if exchange.large:
+            self._reading.add(exchange)
+        if not exchange.charged and exchange.needs_slot:
+            self._charge(exchange, cost(prompt_of(len(exchange.body)), 0))
+
+    def first_token(self, exchange: Exchange) -> bool:
+        """Its prompt has been read. True: somebody may have waited for that."""
+        if exchange not in self._reading:
+            return False
+        self._reading.discard(exchange)
+        return True
+
+    def over(self, exchange: Exchange) -> None:
+        """It is not at the child any more."""
+        if not exchange.in_turn:
+            return
+        exchange.in_turn = False
+        self._reading.discard(exchange)
+        self._flow(exchange)
+        usage = exchange.usage
+        if usage is not None:
+            self._charge(exchange, cost(usage.prompt - usage.cached, usage.completion) - exchange.charged)
+            if exchange.large:
+                self._prefills.served(exchange.path, exchange.body)
+        self._queue.ended(exchange.client.name, batch=self._share(exchange).batch)
+
+    def forget_cache(self) -> None:
+        """Another generation: its prompt cache is empty."""
+        self._prefills.forget()
+
+    def _flow(self, exchange: Exchange) -> None:
+        """Charge what has come of its answer since it was looked at last."""
+        meter = exchange.meter
+        if meter is not None and meter.tokens > exchange.flowed:
+            tokens, exchange.flowed = meter.tokens - exchange.flowed, meter.tokens
+            self._charge(exchange, cost(0, tokens))
+
+    def _charge(self, exchange: Exchange, weighted: float) -> None:
+        exchange.charged += weighted
+        self._queue.charge(exchange.client.name, weighted, batch=self._share(exchange).batch)
