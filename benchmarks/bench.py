@@ -22,6 +22,7 @@ if not __package__:  # run as a file
 from benchmarks import build, measure, memory, profiling, report  # noqa: E402  (the path comes first)
 from benchmarks.others import start_litellm, start_llama_swap  # noqa: E402
 from benchmarks.peers import (  # noqa: E402
+    WITHOUT_LIMITS,
     Llmsup,
     Peer,
     start_haproxy,
@@ -132,6 +133,14 @@ def start_peers(
         "haproxy": lambda: start_haproxy(processes, folder, port),
         "litellm": lambda: start_litellm(processes, folder, port),
     }
+
+    def without_limits() -> Peer:
+        free = start_llmsup(processes, folder, upstream, name=WITHOUT_LIMITS)
+        sweep.callback(free.sweep)
+        return free.peer
+
+    if llmsup:
+        starts[WITHOUT_LIMITS] = without_limits
     if options.llama_swap:
         starts["llama-swap"] = lambda: start_llama_swap(processes, folder, options.llama_swap, upstream)
     wanted = options.only.split(",") if options.only else starts

@@ -31,7 +31,14 @@ LOADS: dict[str, tuple[str, ...]] = {
     "short": ("-m", "sse", "-u", "/v1/chat/completions", "-t", str(TOKENS), "-i", "0"),
     "sse": ("-m", "sse", "-u", "/v1/chat/completions", "-i", str(1_000_000 // CHUNKS_PER_S)),
 }
-ORDER = ("direct", "nginx", "haproxy", "litellm", "llama-swap")  # in the tables; llmsup comes last
+ORDER = (
+    "direct",
+    "nginx",
+    "haproxy",
+    "litellm",
+    "llama-swap",
+    "no-limits",
+)  # in the tables; llmsup comes last
 REFERENCES = ("direct", "nginx", "llama-swap")  # whom the others are compared with
 
 

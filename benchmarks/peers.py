@@ -72,6 +72,8 @@ backend back
 
 # Limits so high that they decide every request and refuse none. The pools' names are the product's own.
 LLMSUP_POOL = {"requests_per_minute": 100_000_000, "requests_per_hour": 1_000_000_000, "concurrent": 100_000}
+NO_LIMITS = dict.fromkeys(LLMSUP_POOL) | {"shared": None}
+WITHOUT_LIMITS = "no-limits"  # llmsup again, asking nobody for leave
 
 
 @dataclass(slots=True)
@@ -144,16 +146,22 @@ class Llmsup:
 
 
 def start_llmsup(
-    processes: Processes, folder: Path, binary: Path, python: tuple[str, ...] = (sys.executable,)
+    processes: Processes,
+    folder: Path,
+    binary: Path,
+    python: tuple[str, ...] = (sys.executable,),
+    *,
+    name: str = "llmsup",
 ) -> Llmsup:
-    """``python``: the interpreter and its own arguments, up to ``-m``.
+    """``python``: the interpreter and its own arguments, up to ``-m``; ``name``: "llmsup" or `WITHOUT_LIMITS`.
 
     :raises StartError: when the daemon cannot be started or asked."""
-    folder = folder / "llmsup"
+    folder = folder / name
     folder.mkdir()
     model = folder / "bench.gguf"
     model.write_bytes(GGUF_EMPTY)
     port = free_port()
+    pool = NO_LIMITS if name == WITHOUT_LIMITS else LLMSUP_POOL
     config = {
         "listen": f"127.0.0.1:{port}",
         "state_dir": str(folder / "state"),
@@ -162,15 +170,15 @@ def start_llmsup(
         "default_model": "bench",
         "models": {"bench": {"path": str(model), "parallel": 512, "args": []}},
         "proxy": {"max_concurrent_requests": 512, "queue_size": 10_000},
-        "limits": {"pools": dict.fromkeys(("anonymous", "session", "user"), LLMSUP_POOL)},
+        "limits": {"pools": dict.fromkeys(("anonymous", "session", "user"), pool)},
     }
     conf = folder / "llmsup.yaml"
     conf.write_text(json.dumps(config, indent=1))  # JSON is YAML
     command = [sys.executable, "-m", "supervisor", "--config", str(conf)]
     running = [*python, *command[1:], "run"]
-    process = processes.start("llmsup", running, folder=ROOT)
+    process = processes.start(name, running, folder=ROOT)
     try:
-        processes.wait_for_http("llmsup", process, port)
+        processes.wait_for_http(name, process, port)
         status = _status(command)
         models = status["models"]
         child = models[0] if isinstance(models, list) else {}
@@ -181,7 +189,7 @@ def start_llmsup(
     except StartError:
         processes.end(process)
         raise
-    peer = Peer("llmsup", port, child_port, tree_of(pid, without=child_pid))
+    peer = Peer(name, port, child_port, tree_of(pid, without=child_pid))
     return Llmsup(peer, child_port, child_pid, str(binary))
 
 

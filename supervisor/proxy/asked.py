@@ -39,6 +39,9 @@ def read(exchange: Exchange, *, continuing: bool) -> None:
     if exchange.method != b"POST" or exchange.path not in JSON_POSTS:
         return
     asked = understood(exchange.body)
+    prompt = asked.get("prompt")
+    # A list of numbers is one prompt, in tokens.
+    exchange.several = isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int)
     _arrange(exchange, asked, continuing)
     if len(exchange.body) > COUNTED_FROM_BYTES:
         asked = {name: value for name, value in asked.items() if name not in _CONTENT}

@@ -93,6 +93,7 @@ class Exchange:
         "retrying",
         "sent_to",
         "served",
+        "several",
         "share",
         "stream",
         "target",
@@ -114,6 +115,7 @@ class Exchange:
         self.path = b""
         self.body = b""
         self.asked: dict[str, Any] | None = None  # the body, understood
+        self.several = False  # prompts in one request, of which llama-server counts one only
         self.outgoing: bytes | None = None
         self.outgoing_target = b""
         self.assembled = False  # the client asked for one piece, the child is asked for a stream

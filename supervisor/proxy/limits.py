@@ -180,7 +180,7 @@ class Limits:
             grant.settle(None, now_ns)
             return
         usage = exchange.usage
-        if usage is not None:
+        if usage is not None and not exchange.several:
             grant.settle(usage.prompt + usage.completion, now_ns)
             if usage.completion:
                 self._output(exchange).learn(usage.completion)

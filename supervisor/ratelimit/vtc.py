@@ -24,7 +24,6 @@ Counters are integers, in units of 1/`UNIT` of a token: what is charged and refu
 and no number of months makes them less exact, as it would a float.
 """
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush, heapreplace
@@ -33,6 +32,7 @@ from typing import Generic, TypeAlias, TypeVar
 T = TypeVar("T")
 
 UNIT = 1 << 20
+TURNS_APART = 1 << 32  # room for those that come between two dispatches
 GONE_MAX = 100  # as many as wait by default; see above why it need not be many
 STALE_MAX = (
     64  # entries of the heap that are out of date, beyond one for each client, before it is built anew
@@ -65,7 +65,8 @@ class Account(Generic[T]):
         )
 
 
-# Lowest counter first; of equals, the one that was dispatched (or, if never, came) longest ago. An entry that is lower
+# Lowest counter first; of equals, the one that was dispatched (or, if never, came) longest ago, but a newcomer before
+# whoever was dispatched last: they have just had their turn. An entry that is lower
 # than its account is now is put right when it gets to the top; one that is higher is replaced at once.
 Entry: TypeAlias = tuple[int, int, Account[T]]
 
@@ -73,7 +74,17 @@ Entry: TypeAlias = tuple[int, int, Account[T]]
 class Line(Generic[T]):
     """``waiting``: how many requests wait, of ``clients``. ``level``: where a newcomer comes in."""
 
-    __slots__ = ("_coming", "_gone", "_heap", "_turns", "accounts", "clients", "level", "waiting")
+    __slots__ = (
+        "_coming",
+        "_dispatches",
+        "_gone",
+        "_heap",
+        "_newcomers",
+        "accounts",
+        "clients",
+        "level",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.level = 0
@@ -82,7 +93,8 @@ class Line(Generic[T]):
         self._heap: list[Entry[T]] = []
         self._coming: dict[Account[T], None] = {}  # they wait, and are lifted at the next turn
         self._gone: list[Entry[T]] = []
-        self._turns = itertools.count()
+        self._dispatches = 0
+        self._newcomers = 0  # since the latest dispatch
 
     def __repr__(self) -> str:
         return (
@@ -99,7 +111,9 @@ class Line(Generic[T]):
             raise ValueError(f"weight must be positive, not {weight}")
         account = self.accounts.get(client)
         if account is None:
-            account = self.accounts[client] = Account(client, self.level, next(self._turns))
+            self._newcomers += 1
+            turn = self._dispatches * TURNS_APART + self._newcomers
+            account = self.accounts[client] = Account(client, self.level, turn)
         account.weight = weight
         return account
 
@@ -193,7 +207,9 @@ class Line(Generic[T]):
         if not account.held:
             account.floor = account.counter
         account.held += 1
-        account.turn = next(self._turns)
+        self._dispatches += 1
+        self._newcomers = 0
+        account.turn = (self._dispatches + 1) * TURNS_APART - 1  # behind those that came since the one before
         self._raise(account.counter)
 
     def charge(self, account: Account[T], tokens: float) -> None:

@@ -2,7 +2,7 @@
 
 Types are strict ("4" is not 4; 4 is good for 4.0) and unknown keys are errors. Validation also resolves: what `load`
 returns has absolute paths, a thread count and a default model, never a null to be interpreted a second time.
-Units are in the names: `_s` seconds, `_ms` milliseconds, `_mb` MiB, `_bytes`.
+Units are in the names: `_s` seconds, `_ms` milliseconds, `_mb` MiB, `_bytes`; the YAML may name another (`units`).
 """
 
 from pathlib import Path
@@ -20,22 +20,23 @@ from pydantic import (
 
 from supervisor.settings import values
 from supervisor.settings.paths import DEFAULT_LISTEN, split_listen
+from supervisor.settings.units import IN_BYTES, IN_MIB, IN_MS, IN_SECONDS
 from supervisor.types import GIB, MIB
-
-# Accepted, because the contract fixes the names, but without effect in this version; taken out as they come to work.
-# `limits` is only mentioned when it differs from the defaults.
-NOT_YET_ENFORCED: tuple[str, ...] = ("limits", "cleanup")
 
 MAX_DURATION_S = 7 * 24 * 3600  # a longer wait is a mistyped unit
 MAX_SLOTS = 1024  # llama-server serves far fewer well; the fake one of the benchmarks takes this many
+MAX_COUNT = 1_000_000
+MAX_RATE = 10**9
 MAX_TOKENS = 2**24  # beyond any context length there is
 
-Seconds = Annotated[float, Field(gt=0, le=MAX_DURATION_S)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_DURATION_S), IN_SECONDS]
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-Rate = Annotated[int, Field(ge=1, le=10**9)]
+Uid = Annotated[int, Field(ge=0, lt=2**32 - 1)]
+Rate = Annotated[int, Field(ge=1, le=MAX_RATE)]
 ConfiguredPath = Annotated[Path, BeforeValidator(values.to_path, json_schema_input_type=str)]
+SocketPath = Annotated[Path, BeforeValidator(values.to_socket_path, json_schema_input_type=str)]
 
 
 class Section(BaseModel):
@@ -86,6 +87,10 @@ class Model(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     startup_stall_s: Seconds = 60.0
     safe_profile: SafeProfile = SafeProfile()
+    aliases: list[values.Alias] = Field(default_factory=list)
+    preload: bool = True
+    ttl_s: Seconds | None = None  # null: once loaded it stays, unless another needs its memory
+    standby: bool = False
 
 
 class Cors(Section):
@@ -94,7 +99,7 @@ class Cors(Section):
     allow_origins: list[values.Origin] = Field(default_factory=list)
     allow_headers: list[values.HeaderName] = Field(default_factory=lambda: ["*"])
     allow_credentials: bool = False
-    max_age_s: Annotated[int, Field(ge=0, le=MAX_DURATION_S)] = 600
+    max_age_s: Annotated[int, Field(ge=0, le=MAX_DURATION_S), IN_SECONDS] = 600
 
     @field_validator("allow_credentials", mode="after")
     @classmethod
@@ -123,44 +128,74 @@ class Proxy(Section):
     queue_size: Annotated[int, Field(ge=0, le=1_000_000)] = 100
     queue_timeout_s: Seconds = 60.0
     request_timeout_s: Seconds = 60.0
-    drain_timeout_s: Annotated[float, Field(ge=0, le=MAX_DURATION_S)] = 30.0
-    max_body_bytes: Annotated[int, Field(ge=1, le=4 * GIB)] = 32 * MIB
+    drain_timeout_s: Annotated[float, Field(ge=0, le=MAX_DURATION_S), IN_SECONDS] = 30.0
+    max_body_bytes: Annotated[int, Field(ge=1, le=4 * GIB), IN_BYTES] = 32 * MIB
     trusted_proxies: list[values.Network] = Field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
+    trusted_uids: list[Uid] = Field(default_factory=list)
     ipv6_prefix: Annotated[int, Field(ge=1, le=128)] = 64
     require_key: bool = False
     continue_after_crash: bool = True
     cors: Cors = Cors()
 
 
+class SharedBucket(Section):
+    """Limits of all clients of a pool together; null: none."""
+
+    requests_per_minute: Rate | None = None
+    requests_per_hour: Rate | None = None
+    concurrent: Count | None = None
+    tokens_per_minute: Rate | None = None
+    tokens_per_day: Rate | None = None
+
+
 class Pool(Section):
-    """The limits of one class of clients; null: none."""
+    """The limits of each client of one class, and its share where clients wait; null: none."""
 
     requests_per_minute: Rate | None = 60
     requests_per_hour: Rate | None = 1000
     concurrent: Count | None = 4
     tokens_per_minute: Rate | None = None
+    tokens_per_day: Rate | None = None
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    priority: Literal["interactive", "batch"] = "interactive"
+    shared: SharedBucket | None = (
+        None  # `anonymous`, unless it says otherwise: ten times its own (`_ten_times`)
+    )
+
+
+def _ten_times(pool: Pool) -> SharedBucket:
+    """Ten addresses may use their own limits up before those without a name are refused together."""
+    own = {name: getattr(pool, name) for name in SharedBucket.model_fields}
+    most = {name: MAX_COUNT if name == "concurrent" else MAX_RATE for name in own}
+    return SharedBucket(
+        **{name: None if limit is None else min(10 * limit, most[name]) for name, limit in own.items()}
+    )
 
 
 class Limits(Section):
     pools: dict[values.PoolName, Pool] = Field(default_factory=dict, validate_default=True)
     store: Annotated[str, BeforeValidator(values.check_store, json_schema_input_type=str)] = "memory"
+    on_store_failure: Literal["local", "allow", "deny"] = "local"
 
     @field_validator("pools", mode="after")
     @classmethod
     def _keep_built_in(cls, pools: dict[str, Pool]) -> dict[str, Pool]:
-        """To change one pool is not to abolish the others."""
-        return {name: Pool() for name in values.BUILT_IN_POOLS} | pools
+        """To change one pool is not to abolish the others. Whoever has no name shares one bucket with all such."""
+        pools = {name: Pool() for name in values.BUILT_IN_POOLS} | pools
+        anonymous = pools["anonymous"]
+        if "shared" not in anonymous.model_fields_set:
+            pools["anonymous"] = anonymous.model_copy(update={"shared": _ten_times(anonymous)})
+        return pools
 
 
 class Memory(Section):
-    limit_mb: Annotated[int, Field(ge=1)] = 2048
-    min_free_mb: Annotated[int, Field(ge=0)] = 256
+    limit_mb: Annotated[int, Field(ge=1), IN_MIB] = 2048
+    min_free_mb: Annotated[int, Field(ge=0), IN_MIB] = 256
 
 
 class Retry(Section):
     max_retries: Annotated[int, Field(ge=0, le=100)] = 3
-    delay_ms: Annotated[int, Field(ge=0, le=1000 * MAX_DURATION_S)] = 1000
+    delay_ms: Annotated[int, Field(ge=0, le=1000 * MAX_DURATION_S), IN_MS] = 1000
     backoff_multiplier: Annotated[float, Field(ge=1, le=100)] = 2.0
     retryable: list[values.Retryable] = Field(default_factory=values.default_retryable)
 
@@ -176,10 +211,22 @@ class Cleanup(Section):
     max_age_s: Seconds = 600.0
 
 
+class Reload(Section):
+    watch: bool = True
+
+
+class Dashboard(Section):
+    """The page under /llmsup on the port; ``open_on_loopback``: without a key, for whoever sits at this machine."""
+
+    enabled: bool = True
+    open_on_loopback: bool = False
+
+
 class Settings(Section):
     """The whole configuration. Field order matters: `log` reads state_dir, `default_model` reads models."""
 
     listen: Annotated[str, BeforeValidator(values.check_listen, json_schema_input_type=str)] = DEFAULT_LISTEN
+    listen_unix: SocketPath | None = None
     tls: Tls = Tls()
     state_dir: Annotated[Path, BeforeValidator(values.to_state_dir, json_schema_input_type=str | None)] = (
         Field(default=None, validate_default=True)
@@ -196,6 +243,8 @@ class Settings(Section):
     retry: Retry = Field(default_factory=Retry)
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     cleanup: Cleanup = Cleanup()
+    reload: Reload = Reload()
+    dashboard: Dashboard = Dashboard()
 
     @property
     def listen_host(self) -> str:
@@ -218,6 +267,12 @@ class Settings(Section):
         if log.dir is None and state_dir is not None:
             return log.model_copy(update={"dir": state_dir / "logs"})
         return log
+
+    @field_validator("models", mode="after")
+    @classmethod
+    def _each_name_once(cls, models: dict[str, Model]) -> dict[str, Model]:
+        values.check_claims(values.claims({name: model.aliases for name, model in models.items()}))
+        return models
 
     @field_validator("default_model", mode="before")
     @classmethod

@@ -269,7 +269,7 @@ def test_the_head_of_the_batch_class_goes_within_eight(before, later):
 @dataclass
 class Known:
     counter: Fraction
-    turn: int
+    turn: tuple[int, bool, int]  # after which dispatch it came, or its own; whether it was its own; which newcomer
     floor: Fraction
     weight: Fraction = Fraction(1)
     held: int = 0
@@ -281,7 +281,7 @@ class ModelLine:
     """One class, as the docstring of `vtc` says it."""
 
     def __init__(self) -> None:
-        self.level, self.ticks = Fraction(0), 0
+        self.level, self.ticks, self.dispatches = Fraction(0), 0, 0
         self.known: dict[str, Known] = {}
 
     def tick(self) -> int:
@@ -291,7 +291,7 @@ class ModelLine:
     def find(self, client: str) -> Known:
         one = self.known.get(client)
         if one is None or (not one.waiting and not one.held and one.counter <= self.level):
-            one = self.known[client] = Known(self.level, self.tick(), self.level)
+            one = self.known[client] = Known(self.level, (self.dispatches, False, self.tick()), self.level)
         return one
 
     def waits(self) -> list[Known]:
@@ -321,7 +321,8 @@ class ModelLine:
         if not one.held:
             one.floor = one.counter
         one.held += 1
-        one.turn = self.tick()
+        self.dispatches += 1
+        one.turn = (self.dispatches, True, 0)
         self.level = max(self.level, one.counter)
 
     def charge(self, one: Known, tokens: int) -> None:
@@ -353,7 +354,22 @@ class Pair:
         assert list(self.queue.in_turn()) == order
         assert len(self.queue) == len(order)
         assert set(self.queue) == set(order)
+        self.check_counts([len(one.waiting) for line in self.lines.values() for one in line.waits()])
         return order
+
+    def check_counts(self, waiting: list[int]) -> None:
+        assert self.queue.clients == len(waiting)
+        longest = self.queue.longest()
+        assert longest.count == max(waiting, default=0)
+        if longest.newest is None:
+            assert not waiting
+        else:
+            fullest = self.lines[longest.newest.batch].known[longest.newest.client]
+            assert fullest.waiting[-1] is longest.newest
+            assert len(fullest.waiting) == longest.count
+        for client in CLIENTS:
+            mine = [line.known[client] for line in self.lines.values() if client in line.known]
+            assert self.queue.waiting_of(client) == sum(len(one.waiting) for one in mine)
 
     def add(self, item: Item) -> None:
         self.queue.add(item, item.client, weight=item.weight, batch=item.batch)

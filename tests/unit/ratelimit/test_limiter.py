@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from supervisor.ratelimit import limiter as module
 from supervisor.ratelimit.gcra import SECOND_NS
 from supervisor.ratelimit.limiter import Grant, Limiter, Refused, Standing
-from supervisor.ratelimit.pools import DAY_NS, HOUR_NS, MINUTE_NS, pool
+from supervisor.ratelimit.pools import DAY_NS, HOUR_NS, MINUTE_NS, Limit, Pool, Unit, pool
 
 NOW = 10**15 + 1
 
@@ -102,6 +102,13 @@ def test_more_tokens_than_a_bucket_holds_are_served_and_owed():
     assert subject.admit("a", "anonymous", 100, NOW).wait_ns == 90 * SECOND_NS
 
 
+def test_more_than_was_reserved_is_taken_when_it_is_settled():
+    subject = limiter(tokens_per_minute=100)
+    grant = admitted(subject.admit("a", "anonymous", 10, NOW))
+    grant.settle(60, NOW + MINUTE_NS)  # the bucket is full again by then
+    assert grant.standings(NOW + MINUTE_NS)[0].remaining == 50
+
+
 def test_tokens_of_a_day():
     subject = limiter(tokens_per_day=86_400)
     admitted(serve(subject, "a", NOW, tokens=86_400))
@@ -187,6 +194,7 @@ def test_no_window_ever_holds_more_than_twice_the_quota_and_no_refusal_waits_in_
 def test_who_has_no_limits_is_not_known_and_has_nothing_to_end():
     subject = limiter()
     grant = admitted(subject.admit("a", "anonymous", 5, NOW))
+    assert grant.over
     for _ in range(2):
         grant.settle(7, NOW)
         grant.refund(NOW)
@@ -242,6 +250,23 @@ def test_more_tokens_than_the_bucket_held_then(end, left):
     else:
         grant.refund(NOW)
     assert [one.remaining for one in grant.standings(NOW)] == [10, left]
+
+
+def test_a_request_gives_nothing_back_to_a_limit_that_it_was_never_charged_for():
+    subject = limiter(requests_per_minute=10)
+    early = admitted(subject.admit("a", "anonymous", 0, NOW))
+    subject.configure({"anonymous": pool("anonymous", requests_per_minute=10, requests_per_hour=10)})
+    admitted(serve(subject, "a", NOW))
+    early.refund(NOW)
+    assert [one.remaining for one in subject.standings("a", "anonymous", NOW)] == [9, 9]
+
+
+def test_a_limit_of_another_unit_is_another_limit():
+    rate = pool("p", requests_per_minute=10).limits[0].rate
+    subject = Limiter({"p": Pool("p", (Limit("rate", Unit.REQUESTS, rate),))}, default="p")
+    admitted(serve(subject, "a", NOW, pool_name="p"))
+    subject.configure({"p": Pool("p", (Limit("rate", Unit.TOKENS, rate),))})
+    assert subject.standings("a", "p", NOW)[0].remaining == 10
 
 
 def test_limits_that_come_and_go():

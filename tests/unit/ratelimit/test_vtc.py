@@ -169,6 +169,14 @@ def test_of_equals_the_one_dispatched_longest_ago_goes_first(clients):
     assert clients.order()[1:] == [sooner, later]
 
 
+def test_of_equals_a_newcomer_goes_before_whoever_has_just_had_a_turn_but_after_who_waits_longer(clients):
+    waits, _, flood = (clients.add(client) for client in ("waits", "flood", "flood"))
+    clients.order()
+    clients.take("flood")
+    single = clients.add("single")
+    assert clients.order() == [waits, single, flood]
+
+
 def test_an_endless_row_of_new_clients_does_not_keep_an_older_one_from_its_turn(clients):
     clients.add("old")
     clients.add("new0")
