@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from supervisor.proxy.usage import Meter, Usage
     from supervisor.proxy.wire import ClientConnection
     from supervisor.ratelimit.limiter import Grant
+    from supervisor.ratelimit.store_redis import SharedGrant
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Client:
 
 
 ANONYMOUS = Client("anonymous", b"anonymous")
+LEFT = 499  # no status of HTTP: the client has left before its answer was whole
 
 
 class Exchange:
@@ -69,6 +71,7 @@ class Exchange:
         "delayed",
         "fields",
         "final",
+        "first_token_at",
         "flowed",
         "gate",
         "grant",
@@ -81,6 +84,7 @@ class Exchange:
         "leased",
         "lines",
         "meter",
+        "metered",
         "method",
         "needs_slot",
         "outgoing",
@@ -91,16 +95,19 @@ class Exchange:
         "received_at",
         "refusal",
         "retrying",
+        "sent_at",
         "sent_to",
         "served",
         "several",
         "share",
+        "status",
         "stream",
         "target",
         "trace",
         "unserved",
         "upstream",
         "usage",
+        "waited_s",
         "waiting_since",
     )
 
@@ -132,7 +139,7 @@ class Exchange:
         self.gate: Gate | None = None
         self.needs_slot = True
         self.leased = False
-        self.grant: Grant | None = None  # what it has been charged
+        self.grant: Grant | SharedGrant | None = None  # what it has been charged
         self.meter: Meter | None = None  # counts the tokens of its answer as they come
         self.usage: Usage | None = None  # what it took, when the child has said so
         self.share: Share | None = None  # where others wait too
@@ -154,12 +161,22 @@ class Exchange:
         self.final = False  # it is not asked again, whatever the configuration allows
         self.received_at = 0.0
         self.began_at = 0.0  # when it was sent, most lately
+        self.sent_at = 0.0  # when it had been written to llama-server, most lately
+        self.first_token_at = 0.0
         self.waiting_since = 0.0
+        self.waited_s = 0.0  # in the queue, before the present wait
         self.deadline = 0.0
         self.queue_ms = 0
+        self.status = 0  # of its answer; LEFT: nobody waited for it; of one that was cut, that of the error
+        self.metered = True  # it counts, and is told of in the access log
 
     def __repr__(self) -> str:
         return f"<Exchange {self.id.decode()} {self.method.decode()} {self.path.decode('latin-1')} of {self.client.name}>"
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What every line of the log about it says."""
+        return {"request_id": self.id.decode("latin-1"), "trace_id": self.trace[3:35].decode("latin-1")}
 
     @property
     def produced(self) -> int:
@@ -208,6 +225,7 @@ class InFlight:
         """It is the operator's, who looks at this table: neither counted nor listed."""
         self.rows.discard(exchange)
         self.total -= 1
+        exchange.metered = False
 
     def new_id(self) -> bytes:
         return b"%b-%x" % (self._prefix, next(self._count))

@@ -13,9 +13,11 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Protocol
 
+from supervisor.ratelimit.account import Account
 from supervisor.ratelimit.gcra import SECOND_NS
-from supervisor.ratelimit.limiter import Grant, Standing
+from supervisor.ratelimit.limiter import Standing
 from supervisor.ratelimit.pools import Limit, Pool, Unit
 
 MS_NS = 10**6
@@ -34,7 +36,14 @@ _ANTHROPIC = (
 )
 
 
-def lines(grant: Grant, now_ns: int) -> bytes:
+class Granted(Protocol):
+    """An admitted request: its client's own account, wherever it is kept."""
+
+    @property
+    def own(self) -> Account: ...
+
+
+def lines(grant: Granted, now_ns: int) -> bytes:
     """For an admitted request: IETF's lines and OpenAI's."""
     own = grant.own
     if not own.tats:
@@ -43,7 +52,7 @@ def lines(grant: Grant, now_ns: int) -> bytes:
     return form.openai % form.values(own.tats, now_ns, go_duration)
 
 
-def lines_anthropic(grant: Grant, now_ns: int, wall: datetime) -> bytes:
+def lines_anthropic(grant: Granted, now_ns: int, wall: datetime) -> bytes:
     """For an admitted request to /v1/messages. ``wall``: now, in UTC."""
     own = grant.own
     if not own.tats:
@@ -148,6 +157,8 @@ def _date(wall: datetime, reset_ns: int) -> bytes:
 def retry(wait_ns: int, chance: Callable[[], float]) -> bytes:
     """When to come back: never before the wait is over, never at once. ``chance``: of 0 to 1, like random.random."""
     wait_ms = max(1, -(-math.ceil(wait_ns * (1 + JITTER * chance())) // MS_NS))
+    if wait_ns <= MAX_OBEYED_S * SECOND_NS:  # nor so late that it is not obeyed any more
+        wait_ms = min(wait_ms, MAX_OBEYED_S * 1000)
     lines = b"Retry-After: %d\r\nretry-after-ms: %d\r\n" % (-(-wait_ms // 1000), wait_ms)
     return lines + b"x-should-retry: false\r\n" if wait_ns > MAX_OBEYED_S * SECOND_NS else lines
 

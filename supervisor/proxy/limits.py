@@ -14,13 +14,14 @@ from typing import ClassVar
 import structlog
 
 from supervisor.clock import Clock
-from supervisor.errors import LlmsupError
+from supervisor.errors import LlmsupError, ServiceError
 from supervisor.proxy import cached, limit_headers
 from supervisor.proxy.counting import PromptCounter
 from supervisor.proxy.decision import WAIT, Decision
 from supervisor.proxy.inflight import Exchange
-from supervisor.ratelimit.limiter import Grant, Limiter, Refused
-from supervisor.ratelimit.pools import Pool, Unit
+from supervisor.ratelimit.limiter import Limiter, Refused
+from supervisor.ratelimit.pools import Pool
+from supervisor.ratelimit.store_redis import SharedLimiter, Unavailable, Verdict
 from supervisor.ratelimit.tokens import OutputLength, estimate, prompt_of
 from supervisor.ratelimit.violations import Violations
 from supervisor.types import ModelName
@@ -29,6 +30,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("limits")
 
 ANTHROPIC = b"/v1/messages"
 CONCURRENT = "concurrent"
+ALL = "all"  # in the place of one policy: who is admitted, is so by all of them
 # What a body may call its cap on generated tokens, in the dialects there are.
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 
@@ -54,6 +56,13 @@ class TooManyAtOnce(RateLimited):
     code = "concurrency_limit_exceeded"
 
 
+class LimitsUnavailable(ServiceError):
+    """The store that decides is away, and the operator wants nobody admitted then."""
+
+    code = "limits_unavailable"
+    default_hint = "see: llmsup status"
+
+
 def unlimited(clock: Clock) -> "Limits":
     """Everybody may everything."""
     pools = {"anonymous": Pool("anonymous")}
@@ -72,9 +81,12 @@ class Limits:
         pools: Mapping[str, Pool],
         clock: Clock,
         *,
+        shared: Mapping[str, Pool] | None = None,
         counter: PromptCounter | None = None,
+        store: SharedLimiter | None = None,
     ) -> None:
         self.limiter = limiter
+        self.store = store
         self._counter = counter
         self._tasks: set[asyncio.Task[None]] = set()
         self._go_on: GoOn = _nowhere
@@ -82,17 +94,30 @@ class Limits:
         self._clock = clock
         self._violations = Violations()
         self._outputs: dict[ModelName, OutputLength] = {}
-        self._of_tokens: frozenset[str] = frozenset()
-        self.configure(pools)
+        self._of_tokens: dict[str, bool] = {}
+        self._of_others = False
+        self._note(pools, shared or {})
 
     def __repr__(self) -> str:
         return f"<Limits {self.limiter}>"
 
-    def configure(self, pools: Mapping[str, Pool]) -> None:
+    def configure(self, pools: Mapping[str, Pool], shared: Mapping[str, Pool] | None = None) -> None:
+        """Other limits from now on; what has been used stays used. To be `check`ed before."""
+        if self.store is not None:
+            self.store.configure(pools, shared)
+        self.limiter.configure(pools, shared)
+        self._note(pools, shared or {})
+
+    def check(self, pools: Mapping[str, Pool], shared: Mapping[str, Pool]) -> None:
+        """Raises ConfigError: the store cannot keep such limits."""
+        if self.store is not None:
+            self.store.check(pools, shared)
+
+    def _note(self, pools: Mapping[str, Pool], shared: Mapping[str, Pool]) -> None:
         """Those of which tokens count need an estimate."""
-        self._of_tokens = frozenset(
-            name for name, pool in pools.items() if any(one.unit is Unit.TOKENS for one in pool.limits)
-        )
+        counted = {pool.name for pool in (*pools.values(), *shared.values()) if pool.of_tokens}
+        self._of_tokens = {name: name in counted for name in pools}
+        self._of_others = "anonymous" in counted  # keys may name a pool that is not there any more
 
     def open(self, go_on: GoOn) -> None:
         """``go_on``: takes a request that waited for a decision through the stages behind this one."""
@@ -106,7 +131,7 @@ class Limits:
         """
         if exchange.path in cached.OWN:  # a health check is never refused
             return None
-        if exchange.client.pool not in self._of_tokens:
+        if not self._of_tokens.get(exchange.client.pool, self._of_others):
             return self._charge(exchange, 0)
         if self._counter is not None and self._counter.worth(exchange):
             self._later(self._counted(exchange, self._counter))
@@ -116,13 +141,25 @@ class Limits:
     def _charge(self, exchange: Exchange, tokens: int) -> Decision:
         client = exchange.client
         now_ns = self._clock.now_ns()
+        if self.store is not None:
+            verdict = self.store.ask(client.name, client.pool, tokens)
+            if not verdict.done():
+                verdict.add_done_callback(lambda told: self._told(exchange, told))
+                return WAIT
+            self._take(exchange, verdict.result(), now_ns)
+            return None
         self._take(exchange, self.limiter.admit(client.name, client.pool, tokens, now_ns), now_ns)
         return None
 
-    def _take(self, exchange: Exchange, outcome: Grant | Refused, now_ns: int) -> None:
+    def _take(self, exchange: Exchange, outcome: Verdict, now_ns: int) -> None:
         if isinstance(outcome, Refused):
             raise self._refusal(exchange, outcome, now_ns)
+        if isinstance(outcome, Unavailable):
+            raise LimitsUnavailable(
+                f"the store of limits is away: {outcome.reason}", retry_after_s=outcome.retry_after_s
+            )
         exchange.grant = outcome
+        self.counts[exchange.client.pool, ALL, self.ADMITTED] += 1
         if exchange.path == ANTHROPIC:
             exchange.lines += limit_headers.lines_anthropic(outcome, now_ns, self._clock.wall())
         else:
@@ -139,6 +176,14 @@ class Limits:
         prompt = await counter.count(exchange)
         if not exchange.gone:
             self._go_on(exchange, lambda: self._charge(exchange, self._estimate(exchange, prompt)))
+
+    def _told(self, exchange: Exchange, verdict: "asyncio.Future[Verdict]") -> None:
+        """The store has decided. Nobody may wait for it any more."""
+        outcome = verdict.result()
+        if not exchange.gone:
+            self._go_on(exchange, lambda: self._take(exchange, outcome, self._clock.now_ns()))
+        elif not isinstance(outcome, Refused | Unavailable):
+            outcome.refund(self._clock.now_ns())
 
     def _estimate(self, exchange: Exchange, prompt: int | None = None) -> int:
         gate = exchange.gate
@@ -158,7 +203,8 @@ class Limits:
         self.counts[client.pool, refused.limit, self.REFUSED] += 1
         kind = TooManyAtOnce if refused.limit.endswith(CONCURRENT) else RateLimited
         error = kind(_told(client.name, refused), retry_after_s=refused.wait_ns / 1e9)
-        standings = self.limiter.standings(client.name, client.pool, now_ns)
+        limiter = self.limiter if self.store is None else self.store
+        standings = limiter.standings(client.name, client.pool, now_ns)
         lines = limit_headers.ietf(standings)
         if exchange.path == ANTHROPIC:
             lines += limit_headers.anthropic(standings, self._clock.wall())
@@ -176,7 +222,7 @@ class Limits:
         if exchange.unserved or not exchange.attempts:
             grant.refund(now_ns)
             return
-        if exchange.client.pool not in self._of_tokens:
+        if not self._of_tokens.get(exchange.client.pool, self._of_others):
             grant.settle(None, now_ns)
             return
         usage = exchange.usage

@@ -23,7 +23,7 @@ from supervisor.ratelimit.vtc import Account, Line
 
 T = TypeVar("T")
 
-# What a token weighs: w_p and w_q of arXiv 2401.00588 (section 3.1), which has them from the prices of the time.
+# What a token weighs: w_p and w_q of arXiv 2401.00588. A prompt is read many tokens at once, an answer written one by one.
 PROMPT_WEIGHT = 1
 COMPLETION_WEIGHT = 2
 

@@ -82,7 +82,7 @@ def after(terms: Iterable[Terms], tats: list[int], tokens: int, now_ns: int) -> 
 
 
 def charged(buckets: Iterable[Terms], tats: list[int], tokens: int, now_ns: int) -> list[int] | None:
-    """The TATs as in `after`, or None where the request does not fit: what is asked of every request, at half the cost."""
+    """The TATs as in `after`, or None where the request does not fit: what is asked of every request, at 0.6 of the cost."""
     new: list[int] = []
     index = 0
     for quota, window_ns, of_tokens in buckets:

@@ -17,9 +17,7 @@ from supervisor.ratelimit.pools import Limit, Pool
 
 MAX_ACCOUNTS = 131_072  # about 40 MB
 SLICE = 5000  # accounts looked at in one call: under 10 ms
-ORDER_NS = (
-    30 * SECOND_NS
-)  # who is seen again within it keeps the place in the order, for a change of it costs
+ORDER_NS = 30 * SECOND_NS  # who is seen again sooner keeps the place in the order: changing it costs
 CROWDED_WAIT_NS = SECOND_NS  # nobody knows when a request of the client's own ends
 
 

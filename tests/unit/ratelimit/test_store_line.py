@@ -21,6 +21,8 @@ class FakeRedis:
         self.connections = 0
         self.batches = []
         self.forgotten = False
+        self.held = asyncio.Event()  # answers come when it is set
+        self.held.set()
 
     def __call__(self):
         self.connections += 1
@@ -49,6 +51,7 @@ class FakePipeline:
 
     async def execute(self, raise_on_error):
         await asyncio.sleep(0)
+        await self.redis.held.wait()
         if self.redis.refuses:
             raise self.redis.refuses
         if self.redis.forgotten:
@@ -170,15 +173,20 @@ async def test_a_connection_that_breaks_at_once_is_no_reason_to_try_sooner(rig):
 
 async def test_what_lasts_is_sent_again_in_its_order_and_the_rest_is_not(rig):
     await rig.clock.settle()
+    rig.redis.held.clear()
     rig.post("a")
     rig.post("renewal", lasting=False)
     rig.post("b")
-    await rig.fail(OSError("gone"))
-    rig.post("c")
-    assert rig.line.posted == 3
+    await rig.clock.settle()
+    rig.post("c")  # while the others are out
+    rig.redis.refuses = OSError("gone")
+    rig.redis.held.set()
+    await rig.clock.settle()
+    rig.post("d")
+    assert rig.line.posted == 4
     rig.redis.refuses = None
     await rig.clock.advance(5)
-    assert rig.redis.batches == [["a", "b", "c"]]
+    assert rig.redis.batches == [["a", "b", "c", "d"]]
     await rig.line.flush()
 
 
