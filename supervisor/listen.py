@@ -1,20 +1,33 @@
-"""The fixed port: bound first of all, so that a second daemon or a stranger's server is noticed at once."""
+"""Where clients connect: the fixed port, and a UNIX socket beside it where one is configured. Both are bound first of
+all, so that a second daemon or a stranger's server is noticed at once.
+"""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
 import ssl
 from collections.abc import Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
-from supervisor.errors import ConfigError, Conflict, PermissionDenied
+import structlog
+
+from supervisor import unixsocket
+from supervisor.clock import Clock
+from supervisor.errors import ConfigError, Conflict, LlmsupError, PermissionDenied
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("listen")
 
 BACKLOG = 1024
 HANDSHAKE_TIMEOUT_S = 10.0  # as long as a header may take
 GOODBYE_TIMEOUT_S = 2.0  # for the peer's close_notify, of which nothing depends
 FIRST_HANDED = 3  # SD_LISTEN_FDS_START
 UNIT_HINT = "the socket unit needs ListenStream= and Accept=no"
+# This user and their group, as other daemons' sockets have it. Where the folder has the setgid bit its group counts.
+UNIX_MODE = 0o660
+UNIX_CHECK_S = 5.0
 
 
 class Listener:
@@ -62,6 +75,90 @@ def _bound(host: str, port: int) -> socket.socket:
         sock.close()
         raise _explained(exc, host, port) from exc
     return sock
+
+
+class UnixListener:
+    """The UNIX socket for clients. With no path there is none, and nothing here does anything."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Raises:
+        ConfigError: its folder does not exist.
+        Conflict: somebody listens there, or something else is in the way.
+        PermissionDenied: it cannot be made there.
+        """
+        self.path = path
+        self._factory: Callable[[], asyncio.Protocol] | None = None  # while open
+        self._server: asyncio.Server | None = None
+        self._trouble = ""  # already said
+        self._socket = None if path is None else _unix_bound(path)
+        self._inode = None if path is None else unixsocket.inode(path)
+
+    @property
+    def address(self) -> str | None:
+        """As `status` has it."""
+        return None if self.path is None else str(self.path)
+
+    async def open(self, factory: Callable[[], asyncio.Protocol]) -> None:
+        """Accept from now on."""
+        self._factory = factory
+        if self._socket is not None:
+            self._server = await _serving(self._socket, factory)
+
+    async def keep(self, clock: Clock) -> None:
+        """For ever: put it back when it was deleted. Who is connected stays so."""
+        while self.path is not None:
+            await clock.sleep(UNIX_CHECK_S)
+            try:
+                if self._factory is not None and not self._in_place(self.path):
+                    await self._put_back(self.path, self._factory)
+                self._trouble = ""
+            except (OSError, LlmsupError) as exc:
+                if str(exc) != self._trouble:
+                    log.error("UNIX socket is gone and cannot be made", error=str(exc))
+                self._trouble = str(exc)
+
+    async def _put_back(self, path: Path, factory: Callable[[], asyncio.Protocol]) -> None:
+        old_server, old_socket = self._server, self._socket
+        self._socket = _unix_bound(path)
+        self._inode = unixsocket.inode(path)
+        self._server = None
+        _close(old_server, old_socket)
+        self._server = await _serving(self._socket, factory)
+        if self._factory is None:  # closed meanwhile
+            self._server.close()
+        log.warning("UNIX socket was gone; made again", path=str(path))
+
+    def _in_place(self, path: Path) -> bool:
+        return self._inode is not None and unixsocket.inode(path) == self._inode
+
+    def close(self) -> None:
+        """No more clients; the file goes, unless it is somebody else's by now."""
+        if self.path is not None and self._in_place(self.path):
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        self._factory = None
+        _close(self._server, self._socket)
+        self._server = self._socket = self._inode = None
+
+
+def _unix_bound(path: Path) -> socket.socket:
+    if not path.parent.is_dir():
+        raise ConfigError(f"listen_unix: there is no folder {path.parent}", hint="make it first")
+    unixsocket.check_free(path)
+    sock = unixsocket.bind(path, mode=UNIX_MODE, backlog=BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+async def _serving(sock: socket.socket, factory: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    return await asyncio.get_running_loop().create_unix_server(factory, sock=sock, backlog=BACKLOG)
+
+
+def _close(server: asyncio.Server | None, sock: socket.socket | None) -> None:
+    if server is not None:
+        server.close()
+    if sock is not None:
+        sock.close()
 
 
 # ---- socket activation (sd_listen_fds(3))

@@ -1,36 +1,41 @@
-"""2 Who asks? First that applies: key, user, session, address, anonymous (CONTRACT, "Identity").
+"""2 Who asks? First that applies: key, user, session, local user or address, anonymous (CONTRACT, "Identity").
 
 Memoised: a client's requests look alike. The two headers and the address that a proxy names count only from
-trusted proxies; a key counts from everywhere. What only looks like a key of ours is refused; a foreign one is
+trusted proxies; a key counts from everywhere. On the UNIX socket a proxy is trusted by its user, and who is not one is
+that user: by number, since a name depends on where it is looked up. What only looks like a key of ours is refused; a foreign one is
 nobody's (SDKs always send something).
 """
 
 import hashlib
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote_from_bytes
 
 from supervisor.errors import Unauthorized
-from supervisor.keys.key import Key, Scope
+from supervisor.keys.key import Key, Presented, Scope
 from supervisor.keys.ring import Keyring
 from supervisor.proxy import cached
 from supervisor.proxy.forwarded import Address, Network, address_of, behind, network_of, within
 from supervisor.proxy.inflight import Client, Exchange
+from supervisor.unixsocket import UID
 
 NAME_MAX = 128
 MEMO_ENTRIES = 4096
 IPV6_PREFIX = 64  # a customer's network: single addresses there are free to change
 POOL_OF_KEYS = "user"  # of those that name none
-_POOLS = {b"user": "user", b"session": "session"}
+_POOLS = {b"user": "user", b"session": "session", b"uid": "user"}  # the kernel's word is as good as a proxy's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Whose word counts. ``trusted``: proxies, as CIDR networks; ``require_key``: nobody without one."""
+    """Whose word counts. ``trusted``: proxies, as CIDR networks; ``trusted_uids``: those on the UNIX socket, by user;
+    ``require_key``: nobody without one.
+    """
 
     trusted: tuple[str, ...]
+    trusted_uids: frozenset[int] = frozenset()
     ipv6_prefix: int = IPV6_PREFIX
     require_key: bool = False
 
@@ -42,7 +47,7 @@ class Identity:
         self._keyring = keyring
         self._require_key = rules.require_key
         self._of_keys: dict[str, Client] = {}
-        self._without_key = _namer(rules.trusted, rules.ipv6_prefix)
+        self._without_key = _namer(rules)
         self._ipv6_prefix = rules.ipv6_prefix
 
     def resolve(self, exchange: Exchange) -> None:
@@ -88,6 +93,11 @@ class Identity:
         key = exchange.client.key
         return key is not None and Scope.ADMIN in key.scopes
 
+    def is_admin_key(self, shown: Presented) -> bool:
+        """Whether what was shown earlier is an admin key still."""
+        key = self._keyring.find(shown)
+        return key is not None and Scope.ADMIN in key.scopes
+
     def _of_key(self, key: Key) -> Client:
         client = self._of_keys.get(key.id)
         if client is None or client.key is not key:  # new, or read again from a changed file
@@ -99,14 +109,23 @@ class Identity:
         return client
 
 
-def _namer(trusted: Iterable[str], ipv6_prefix: int) -> Callable[..., Client]:
-    networks = tuple(network_of(text) for text in trusted)
+def _namer(rules: Rules) -> Callable[..., Client]:
+    networks = tuple(network_of(text) for text in rules.trusted)
 
     @lru_cache(MEMO_ENTRIES)
     def client(
         peer: str, user: bytes | None, session: bytes | None, xff: bytes | None, forwarded: bytes | None
     ) -> Client:
-        label = client_name(peer, user, session, xff, forwarded, trusted=networks, ipv6_prefix=ipv6_prefix)
+        label = client_name(
+            peer,
+            user,
+            session,
+            xff,
+            forwarded,
+            trusted=networks,
+            trusted_uids=rules.trusted_uids,
+            ipv6_prefix=rules.ipv6_prefix,
+        )
         return Client(label.decode("ascii"), label, _POOLS.get(label.partition(b":")[0], "anonymous"))
 
     return client
@@ -120,22 +139,28 @@ def client_name(
     forwarded: bytes | None = None,
     *,
     trusted: tuple[Network, ...],
+    trusted_uids: Collection[int] = (),
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> bytes:
-    """``user:ID``, ``session:ID``, ``ip:ADDRESS`` or ``anonymous``, safe to put in a header.
+    """``user:ID``, ``session:ID``, ``uid:NUMBER``, ``ip:ADDRESS`` or ``anonymous``, safe to put in a header.
 
     ``xff``: X-Forwarded-For; ``forwarded``: the header of that name. Pure.
     """
-    address = address_of(peer)
-    if address is None:
-        return b"anonymous"
-    if within(address, trusted):
+    address: Address | None = None
+    if peer.startswith(UID):
+        is_proxy = int(peer.removeprefix(UID)) in trusted_uids
+    else:
+        address = address_of(peer)
+        if address is None:
+            return b"anonymous"
+        is_proxy = within(address, trusted)
+    if is_proxy:
         if user:
             return b"user:" + _quoted(user)
         if session:
             return b"session:" + _quoted(session)
         address = behind(xff, forwarded, trusted) or address
-    return b"ip:" + _shown(address, ipv6_prefix)
+    return peer.encode("ascii") if address is None else b"ip:" + _shown(address, ipv6_prefix)
 
 
 def _shown(address: Address, ipv6_prefix: int) -> bytes:

@@ -19,6 +19,7 @@ from supervisor.proxy import answers
 from supervisor.proxy.handler import Handler, Hold
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.reading import RequestReader
+from supervisor.unixsocket import unix_peer
 
 MAX_PIPELINED = 8
 HEADER_TIMEOUT_S = 10.0
@@ -57,7 +58,7 @@ class ClientConnection(RequestReader):
         self._transport = transport
         self.write = self._transport.write
         peer = transport.get_extra_info("peername")
-        self.peer = peer[0] if isinstance(peer, tuple) else "unix"
+        self.peer = peer[0] if isinstance(peer, tuple) else unix_peer(transport.get_extra_info("socket"))
         handler = self._handler
         handler.connections.add(self)
         self.since = handler.now
@@ -163,11 +164,21 @@ class ClientConnection(RequestReader):
             elif self._hold:
                 self._go_on(Hold.PIPELINE)
 
-    def answer(self, exchange: Exchange, status: int, body: bytes, extra: bytes = b"") -> None:
+    def answer(
+        self,
+        exchange: Exchange,
+        status: int,
+        body: bytes,
+        extra: bytes = b"",
+        kind: bytes = answers.JSON,
+    ) -> None:
         """A complete answer of our own to the current request."""
         exchange.answering = True
+        exchange.status = status
         self.write(
-            answers.response(status, body, keep=exchange.keep, extra=extra, head_only=exchange.is_head)
+            answers.response(
+                status, body, keep=exchange.keep, extra=extra, head_only=exchange.is_head, kind=kind
+            )
         )
         self.finish(exchange)
 
@@ -184,7 +195,9 @@ class ClientConnection(RequestReader):
         self.reset()
 
     def reset(self) -> None:
-        """RST: the only way to tell a client that an answer without a length is cut."""
+        """RST: the only way to tell a client that an answer without a length is cut. On a UNIX socket there is none:
+        there an HTTP/1.0 client, the only kind that gets such answers, sees the connection end.
+        """
         self._closing = True
         sock = self._transport.get_extra_info("socket")
         if sock is not None:

@@ -1,18 +1,23 @@
-"""The fixed port: had at once, explained when it cannot be had."""
+"""The fixed port and the UNIX socket: had at once, explained when they cannot be had."""
 
 import asyncio
 import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
+import stat
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
+import uvloop
 
 from supervisor import listen
 from supervisor.errors import ConfigError, Conflict, PermissionDenied
-from supervisor.listen import Listener, handed_over
+from supervisor.listen import UNIX_CHECK_S, Listener, UnixListener, handed_over
+from tests.support.clock import FakeClock
 
 
 def test_any_free_port_is_named_once_it_is_known() -> None:
@@ -52,8 +57,7 @@ def test_a_client_before_open_waits_and_is_served() -> None:
 
 
 class Greeter(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
+    def connection_made(self, transport: Any) -> None:  # uvloop's are not asyncio's
         transport.write(b"hello")
         transport.close()
 
@@ -81,6 +85,198 @@ def test_a_port_that_may_not_be_bound_says_which_may(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(PermissionDenied, match=r"port 80 .* above 1023"):
         Listener("127.0.0.1", 80)
+
+
+# ---- the UNIX socket
+
+LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Relative, so short: the folders of pytest are deep."""
+    monkeypatch.chdir(tmp_path)
+    return Path("llmsup.sock")
+
+
+async def greeted(path: Path) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    said = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return said
+
+
+@contextlib.asynccontextmanager
+async def kept(path: Path) -> AsyncIterator[tuple[UnixListener, FakeClock]]:
+    """One that is open and looked after."""
+    with contextlib.closing(UnixListener(path)) as listener:
+        clock = FakeClock()
+        await listener.open(Greeter)
+        job = asyncio.create_task(listener.keep(clock))
+        yield listener, clock
+        assert not job.done()
+        job.cancel()
+
+
+def run(
+    loop: Callable[[], asyncio.AbstractEventLoop], work: Callable[[], Coroutine[None, None, None]]
+) -> None:
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(work())
+
+
+def test_without_a_path_there_is_none() -> None:
+    async def main() -> None:
+        listener = UnixListener(None)
+        await listener.open(Greeter)
+        await listener.keep(FakeClock())
+        listener.close()
+        assert listener.address is None
+
+    asyncio.run(main())
+
+
+@LOOPS
+def test_clients_wait_before_open_are_served_then_and_the_file_goes_at_the_end(
+    loop: Callable[[], asyncio.AbstractEventLoop], path: Path
+) -> None:
+    async def main() -> None:
+        with contextlib.closing(UnixListener(path)) as listener:
+            assert listener.address == "llmsup.sock"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+            early = asyncio.create_task(greeted(path))
+            await asyncio.sleep(0)
+            await listener.open(Greeter)
+            assert await early == await greeted(path) == b"hello"
+        assert not path.exists()
+        listener.close()
+
+    run(loop, main)
+
+
+@LOOPS
+@pytest.mark.parametrize("lost", ["deleted", "replaced by a dead one"])
+def test_a_lost_socket_is_put_back(
+    loop: Callable[[], asyncio.AbstractEventLoop], path: Path, lost: str
+) -> None:
+    async def main() -> None:
+        async with kept(path) as (_, clock):
+            path.unlink()
+            if lost != "deleted":
+                with socket.socket(socket.AF_UNIX) as other:
+                    other.bind(str(path))
+            await clock.advance(UNIX_CHECK_S)
+            assert await greeted(path) == b"hello"
+        assert not path.exists()
+
+    run(loop, main)
+
+
+@LOOPS
+def test_who_is_connected_stays_connected_when_it_is_put_back(
+    loop: Callable[[], asyncio.AbstractEventLoop], path: Path
+) -> None:
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+
+    async def main() -> None:
+        with contextlib.closing(UnixListener(path)) as listener:
+            await listener.open(Echo)
+            clock = FakeClock()
+            job = asyncio.create_task(listener.keep(clock))
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            path.unlink()
+            await clock.advance(UNIX_CHECK_S)
+            assert path.exists()
+            writer.write(b"still here")
+            assert await asyncio.wait_for(reader.readexactly(10), 10) == b"still here"
+            writer.close()
+            job.cancel()
+
+    run(loop, main)
+
+
+def test_what_took_its_place_is_left_alone_and_said_once(path: Path) -> None:
+    async def main() -> None:
+        async with kept(path) as (_, clock):
+            path.unlink()
+            path.write_text("somebody's")
+            with structlog.testing.capture_logs() as said:
+                await clock.advance(4 * UNIX_CHECK_S)
+            assert [line["log_level"] for line in said] == ["error"]
+            assert "not a socket" in said[0]["error"]
+            assert path.read_text() == "somebody's"
+            path.unlink()
+            await clock.advance(UNIX_CHECK_S)
+            assert await greeted(path) == b"hello"
+            path.unlink()
+            path.write_text("somebody's")
+        assert path.read_text() == "somebody's"
+
+    asyncio.run(main())
+
+
+def test_a_living_one_in_its_place_keeps_it(path: Path) -> None:
+    async def main() -> None:
+        async with kept(path) as (_, clock):
+            path.unlink()
+            with socket.socket(socket.AF_UNIX) as other:
+                other.bind(str(path))
+                other.listen()
+                inode = path.stat().st_ino
+                await clock.advance(UNIX_CHECK_S)
+                assert path.stat().st_ino == inode
+                other.listen(0)
+            await clock.advance(UNIX_CHECK_S)
+            assert await greeted(path) == b"hello"
+
+    asyncio.run(main())
+
+
+def test_a_socket_that_is_in_place_is_not_made_again(path: Path) -> None:
+    async def main() -> None:
+        async with kept(path) as (_, clock):
+            inode = path.stat().st_ino
+            with structlog.testing.capture_logs() as said:
+                await clock.advance(3 * UNIX_CHECK_S)
+            assert path.stat().st_ino == inode
+            assert not said
+
+    asyncio.run(main())
+
+
+def test_a_second_daemon_is_refused_and_harms_nothing(path: Path) -> None:
+    async def main() -> None:
+        with contextlib.closing(UnixListener(path)) as listener:
+            with pytest.raises(Conflict, match="another program listens on"):
+                UnixListener(path)
+            await listener.open(Greeter)
+            assert await greeted(path) == b"hello"
+
+    asyncio.run(main())
+
+
+def test_what_a_killed_daemon_left_is_replaced(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))
+        killed.listen()
+    UnixListener(path).close()
+
+
+def test_something_else_in_the_way_is_said(path: Path) -> None:
+    path.write_text("somebody's")
+    with pytest.raises(Conflict, match="in the way"):
+        UnixListener(path)
+    assert path.read_text() == "somebody's"
+
+
+def test_a_folder_that_is_not_there_is_the_configurations_fault(path: Path) -> None:
+    with pytest.raises(ConfigError, match="listen_unix: there is no folder gone"):
+        UnixListener(Path("gone") / path)
 
 
 # ---- socket activation
