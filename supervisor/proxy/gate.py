@@ -44,9 +44,10 @@ class Gate:
     def __init__(self, admission: "Admission", view: InstanceView, ties: Ties) -> None:
         self.view = view
         self.active: set[Exchange] = set()
-        self.waiting = Turns(admission.shares)
+        self.waiting = Turns(admission.shares, self.active)
         self.leases = 0
         self.asked = 0  # requests sent so far, to tell an idle model by
+        self.tokens = 0  # of its streams so far, as they came
         self.breaker = Breaker(admission.bounds.breaker)
         self._admission = admission
         self._ties = ties
@@ -161,7 +162,13 @@ class Gate:
             self._deactivate(exchange)
             self._admission.pump()
         elif self.waiting.remove(exchange):
-            self._admission.waiting -= 1
+            self._waited(exchange)
+
+    def _waited(self, exchange: Exchange) -> None:
+        self._admission.waiting -= 1
+        exchange.waited_s += self._admission.clock.now() - exchange.waiting_since
+        exchange.queue_ms = int(exchange.waited_s * 1000)
+        exchange.waiting_since = 0.0
 
     def _deactivate(self, exchange: Exchange) -> None:
         self.active.discard(exchange)
@@ -238,7 +245,7 @@ class Gate:
         exchange.crashes += 1
         exchange.sent_to = Generation(0)  # blamed for that one
         if exchange.crashes >= DEADLY:
-            log.error("request quarantined", request_id=exchange.id.decode("latin-1"), cause=death.cause)
+            log.error("request quarantined", **exchange.names, cause=death.cause)
             self._admission.quarantine.add(exchange.path, exchange.body, self._admission.clock.now())
 
     def _died(self) -> None:
@@ -261,22 +268,21 @@ class Gate:
         exchange = self._next()
         if exchange is None:
             return False
-        self._admission.waiting -= 1
-        exchange.queue_ms += int((self._admission.clock.now() - exchange.waiting_since) * 1000)
-        exchange.waiting_since = 0.0
+        self._waited(exchange)
         self._activate(exchange)
         send(exchange)
         return True
 
     def _next(self) -> Exchange | None:
         """Whose turn it is, of those that may go; mostly that is the first."""
-        for exchange in self.waiting.in_turn(self.active, free=self._free):
+        for exchange in self.waiting.in_turn(free=self._free):
             if not exchange.attempts or self._may_retry(exchange):
                 return exchange
         return None
 
     def first_token(self, exchange: Exchange) -> None:
         """Its prompt has been read; whoever was kept waiting for that goes now."""
+        exchange.first_token_at = self._admission.clock.now()
         if self.waiting.first_token(exchange):
             self._admission.pump()
 

@@ -2,7 +2,8 @@
 
 A request's cost is charged as it becomes known (`ratelimit.fairqueue`): a guess at its prompt when it goes, its
 answer as it flows, and at its end what it really was, cached tokens aside. What has flowed is looked at when a turn is
-decided and when the request ends, not at each token: in between nobody asks.
+decided and when the request ends, not at each token: in between nobody asks. And while nobody waits nobody is counted:
+who goes then takes nothing from anybody. What is at the child when the first one has to wait is counted from then on.
 
 A large prompt that is not in the cache keeps llama-server busy for seconds, in which nobody else's answer gets on.
 So while one is being read, a second one waits where others wait that are not large.
@@ -29,10 +30,13 @@ EQUAL = Share()
 
 
 class Turns:
-    """What waits for one model, and what has gone. ``shares``: by pool; read anew for each request."""
+    """What waits for one model, and what has gone. ``shares`` (by pool) and ``active`` (what is at the child) may
+    change any time.
+    """
 
-    def __init__(self, shares: Mapping[str, Share]) -> None:
+    def __init__(self, shares: Mapping[str, Share], active: Collection[Exchange]) -> None:
         self._shares = shares
+        self._active = active
         self._queue: FairQueue[Exchange] = FairQueue()
         self._prefills = Prefills()
         self._slotless = 0  # of those that wait
@@ -63,6 +67,10 @@ class Turns:
 
     def add(self, exchange: Exchange, *, first: bool = False) -> None:
         """``first``: it comes back from a server that died, and goes before all others."""
+        if not self._queue:
+            for one in self._active:
+                if one.leased and not one.in_turn:
+                    self._serve(one)
         share = self._share(exchange)
         add = self._queue.add_first if first else self._queue.add
         add(exchange, exchange.client.name, weight=share.weight, batch=share.batch)
@@ -93,11 +101,11 @@ class Turns:
             exchange.share = share
         return share
 
-    def in_turn(self, active: Collection[Exchange], *, free: bool) -> Iterator[Exchange]:
-        """Who may go, in order. ``active``: what is at the child; ``free``: there is a slot."""
+    def in_turn(self, *, free: bool) -> Iterator[Exchange]:
+        """Who may go, in order. ``free``: there is a slot."""
         if not free and not self._slotless:
             return
-        for exchange in active:
+        for exchange in self._active:
             self._flow(exchange)
         held = bool(self._reading) and self._large < len(self._queue)
         for exchange in self._queue.in_turn():
@@ -108,18 +116,29 @@ class Turns:
 
     def go(self, exchange: Exchange) -> None:
         """It goes to the child, from the queue or without having waited."""
-        share = self._share(exchange)
-        if exchange in self._queue:
-            self._queue.take(exchange)
+        queue = self._queue
+        if not queue:
+            if exchange.needs_slot:
+                exchange.large = self._prefills.large(exchange.path, exchange.body)
+        elif exchange in queue:
+            queue.take(exchange)
             self._count(exchange, -1)
+            exchange.in_turn = True
+            self._charge_prompt(exchange)
         elif exchange.needs_slot:
-            self._queue.dispatched(exchange.client.name, weight=share.weight, batch=share.batch)
             exchange.large = self._prefills.large(exchange.path, exchange.body)
-        else:
-            return
-        exchange.in_turn = True
+            self._serve(exchange)
         if exchange.large:
             self._reading.add(exchange)
+
+    def _serve(self, exchange: Exchange) -> None:
+        """It went without having waited, and counts from now on."""
+        share = self._share(exchange)
+        self._queue.dispatched(exchange.client.name, weight=share.weight, batch=share.batch)
+        exchange.in_turn = True
+        self._charge_prompt(exchange)
+
+    def _charge_prompt(self, exchange: Exchange) -> None:
         if not exchange.charged and exchange.needs_slot:
             self._charge(exchange, cost(prompt_of(len(exchange.body)), 0))
 
@@ -132,16 +151,17 @@ class Turns:
 
     def over(self, exchange: Exchange) -> None:
         """It is not at the child any more."""
+        usage = exchange.usage
+        if exchange.large:
+            self._reading.discard(exchange)
+            if usage is not None:
+                self._prefills.served(exchange.path, exchange.body)
         if not exchange.in_turn:
             return
-        exchange.in_turn = False
-        self._reading.discard(exchange)
         self._flow(exchange)
-        usage = exchange.usage
+        exchange.in_turn = False
         if usage is not None:
             self._charge(exchange, cost(usage.prompt - usage.cached, usage.completion) - exchange.charged)
-            if exchange.large:
-                self._prefills.served(exchange.path, exchange.body)
         self._queue.ended(exchange.client.name, batch=self._share(exchange).batch)
 
     def forget_cache(self) -> None:
@@ -151,7 +171,7 @@ class Turns:
     def _flow(self, exchange: Exchange) -> None:
         """Charge what has come of its answer since it was looked at last."""
         meter = exchange.meter
-        if meter is not None and meter.tokens > exchange.flowed:
+        if exchange.in_turn and meter is not None and meter.tokens > exchange.flowed:
             tokens, exchange.flowed = meter.tokens - exchange.flowed, meter.tokens
             self._charge(exchange, cost(0, tokens))
 
