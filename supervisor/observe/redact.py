@@ -5,7 +5,7 @@ for looks only where one of their marks occurs: it may come by the gigabyte.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 MASK = "***"
@@ -53,12 +53,15 @@ def _inside(value: Any) -> Any:
     return value  # exc_info is a tuple, and is not looked into here
 
 
-def secrets_in(environment: Mapping[str, str]) -> tuple[bytes, ...]:
-    """The secret values of an environment, longest first: one may be the beginning of another."""
+def secrets_in(environment: Mapping[str, str], named: Collection[str] = ()) -> tuple[bytes, ...]:
+    """The secret values of an environment, longest first: one may be the beginning of another.
+
+    ``named``: variables known to hold one, whatever they are called.
+    """
     found = {
         value.encode(errors="surrogateescape")
         for name, value in environment.items()
-        if is_secret_name(name) and len(value) >= SHORTEST
+        if (name in named or is_secret_name(name)) and len(value) >= SHORTEST
     }
     return tuple(sorted(found, key=len, reverse=True))
 

@@ -2,6 +2,7 @@
 
     LLMSUP__SECTION__KEY=value      any key; `__` goes one level deeper, upper and lower case are the same
     LLM_MODEL_PATH, LLM_CONTEXT_SIZE, LLM_MAX_TOKENS, LLM_MAX_HISTORY      the default model's
+    LOG_LEVEL                       log.level
 
 Values read as in the file: `4`, `true`, `null`, `[a, b]`, `"quoted"`. Where both kinds set a key, LLMSUP__ wins.
 Names with one underscore (LLMSUP_CONFIG) are other things and left alone.
@@ -16,6 +17,7 @@ from supervisor.settings.problems import Place, Problem, SettingsError, dotted
 from supervisor.settings.yamlio import Document, KeyPath
 
 PREFIX = "LLMSUP__"
+LOG_LEVEL = "LOG_LEVEL"
 MODEL_VARIABLES = {
     "LLM_MODEL_PATH": "path",
     "LLM_CONTEXT_SIZE": "context_size",
@@ -39,6 +41,7 @@ def apply(document: Document, environ: Mapping[str, str]) -> None:
         except SettingsError as error:
             document.problems += error.problems
     _override_default_model(document, environ)
+    _override_log_level(document, environ)
 
 
 def _override(document: Document, name: str, text: str) -> None:
@@ -133,6 +136,17 @@ def _override_default_model(document: Document, environ: Mapping[str, str]) -> N
         if text and not _set_by_name(document, path):
             value = text if key == "path" else yamlio.scalar(text.strip())
             _put(document, models[name], path, value, Place(f"env {variable}"))
+
+
+def _override_log_level(document: Document, environ: Mapping[str, str]) -> None:
+    """The name that most programs read. In any case of letters, for some write DEBUG."""
+    level, path = environ.get(LOG_LEVEL, "").strip().lower(), ("log", "level")
+    if document.data.get("log") is not None and not isinstance(document.data["log"], dict):
+        return  # reported for what it is, in the file
+    if level and not _set_by_name(document, path):
+        place = Place(f"env {LOG_LEVEL}")
+        section = _subsection(document, document.data, path[:1], place)
+        _put(document, section, path, level, place)
 
 
 def _set_by_name(document: Document, path: KeyPath) -> bool:

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -47,8 +48,9 @@ def _problem(details: ErrorDetails, document: Document) -> Problem:
             return Problem(_place(document.keys, path[:-1], document), dotted(path), "required, but not set")
     if path and path[-1] == "[key]":
         path = path[:-1]
-        return Problem(_place(document.keys, path, document), dotted(path), _wrong(details))
-    return Problem(_place(document.values, path, document), dotted(path), _wrong(details))
+        return Problem(_place(document.keys, path, document), dotted(path), _wrong(details, details["input"]))
+    found = _written(document, path, details["input"])
+    return Problem(_place(document.values, path, document), dotted(path), _wrong(details, found))
 
 
 def _place(places: dict[KeyPath, Place], path: KeyPath, document: Document) -> Place:
@@ -60,15 +62,41 @@ def _place(places: dict[KeyPath, Place], path: KeyPath, document: Document) -> P
     return document.values.get((), Place(document.file, 1, 1))
 
 
-def _wrong(details: ErrorDetails) -> str:
+def _written(document: Document, path: KeyPath, otherwise: Any) -> Any:
+    """What the operator wrote there: neither what a unit has made of it, nor a secret it stands for."""
+    if path in document.written:
+        return document.written[path]
+    found = document.data
+    for part in path:
+        try:
+            found = found[part]
+        except (KeyError, IndexError, TypeError):
+            return otherwise  # a default, or what another key has led to
+    return found
+
+
+def _wrong(details: ErrorDetails, value: Any) -> str:
     """`expected X, found Y`, and how to mend it when that is a matter of quotes."""
-    value, kind = details["input"], details["type"]
+    kind = details["type"]
     template = _EXPECTED.get(kind)
     if template is not None:
-        expected = "expected " + template.format(**details.get("ctx", {}))
+        expected = "expected " + template.format(**{k: _plain(v) for k, v in details.get("ctx", {}).items()})
     else:
         expected = details["msg"].removeprefix("Value error, ")
+    hint = details.get("ctx", {}).get("hint", "")
+    if kind == "unit":
+        return f"{expected}, found {describe(value)}{f' ({hint})' if hint else ''}"
+    if isinstance(value, str) and type(details["input"]) in {
+        int,
+        float,
+    }:  # read, by its unit, but out of range
+        return f"{expected}, found {describe(value)} ({_plain(details['input'])})"
     return f"{expected}, found {describe(value)}{_mend(kind, value, expected)}"
+
+
+def _plain(value: Any) -> Any:
+    """604800, not 604800.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _mend(kind: str, value: Any, expected: str) -> str:
@@ -101,10 +129,17 @@ def _section(path: KeyPath) -> type[Section] | None:
         if get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
         elif _is_section(annotation) and part in annotation.model_fields:
-            annotation = annotation.model_fields[part].annotation
+            annotation = _present(annotation.model_fields[part].annotation)
         else:
             return None
     return annotation if _is_section(annotation) else None
+
+
+def _present(annotation: Any) -> Any:
+    """The section in `Section | None`; anything else as it is."""
+    if get_origin(annotation) not in {Union, UnionType}:
+        return annotation
+    return next((part for part in get_args(annotation) if _is_section(part)), annotation)
 
 
 def _is_section(annotation: Any) -> bool:
@@ -114,7 +149,7 @@ def _is_section(annotation: Any) -> bool:
 def _all_keys(section: type[Section] = Settings, prefix: str = "") -> Iterator[str]:
     """Every dotted key there is, NAME standing for what the operator names."""
     for name, field in section.model_fields.items():
-        annotation: Any = field.annotation
+        annotation = _present(field.annotation)
         key = f"{prefix}{name}"
         yield key
         if get_origin(annotation) is dict:

@@ -5,9 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from supervisor.settings.load import Loaded
-from supervisor.settings.schema import NOT_YET_ENFORCED, Limits
-
-WITHOUT_EFFECT = "accepted, not enforced yet: this version does nothing with it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +18,8 @@ class Notice:
 
 def notices(loaded: Loaded) -> Iterator[Notice]:
     """Missing model files first, then what has no effect. Looks at the disk."""
+    for said in loaded.notices:
+        yield Notice(said.key, said.message)
     for name, model in loaded.settings.models.items():
         if not os.path.lexists(model.path):
             yield Notice(f"models.{name}.path", f"no such file: {model.path}")
@@ -34,13 +33,3 @@ def notices(loaded: Loaded) -> Iterator[Notice]:
         path = getattr(loaded.settings.tls, key)
         if path is not None and not os.path.isfile(path):
             yield Notice(f"tls.{key}", f"no such file: {path}")
-    for section in NOT_YET_ENFORCED:
-        if _is_set(section, loaded):
-            yield Notice(section, WITHOUT_EFFECT)
-
-
-def _is_set(section: str, loaded: Loaded) -> bool:
-    """Written by the operator. The limits' defaults written out are no wish of anyone's."""
-    if section == "limits":
-        return loaded.settings.limits != Limits()
-    return any(source != "default" for key, source in loaded.sources.items() if key.startswith(f"{section}."))

@@ -87,9 +87,14 @@ def describe(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f"the text '{printable(_PASSWORD.sub('//***@', value))}'"
+        return f"the text '{printable(without_password(value))}'"
     if isinstance(value, dict):
         return "a section (KEY: VALUE)"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return f"the number {value}"
+
+
+def without_password(text: str) -> str:
+    """`redis://***@host` for `redis://user:secret@host`."""
+    return _PASSWORD.sub("//***@", text)

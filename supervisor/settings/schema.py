@@ -5,6 +5,7 @@ returns has absolute paths, a thread count and a default model, never a null to 
 Units are in the names: `_s` seconds, `_ms` milliseconds, `_mb` MiB, `_bytes`; the YAML may name another (`units`).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -53,6 +55,7 @@ class Log(Section):
     dir: ConfiguredPath | None = None  # null: Settings fills in <state_dir>/logs
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
+    access: bool = True
 
 
 class LlamaServer(Section):
@@ -87,10 +90,20 @@ class Model(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     startup_stall_s: Seconds = 60.0
     safe_profile: SafeProfile = SafeProfile()
+    # Names in `env` whose values came from `${VAR}` or `file:`; set by `load`.
+    _secret_env: frozenset[str] = PrivateAttr(default=frozenset())
     aliases: list[values.Alias] = Field(default_factory=list)
     preload: bool = True
     ttl_s: Seconds | None = None  # null: once loaded it stays, unless another needs its memory
     standby: bool = False
+
+    @property
+    def secret_env(self) -> frozenset[str]:
+        """Names in `env` whose values nobody may see, whatever they are called."""
+        return self._secret_env
+
+    def keep_secret(self, names: Iterable[str]) -> None:
+        self._secret_env = self._secret_env | frozenset(names)
 
 
 class Cors(Section):
@@ -222,6 +235,12 @@ class Dashboard(Section):
     open_on_loopback: bool = False
 
 
+class Metrics(Section):
+    """`/metrics` on the port; ``open_on_loopback``: without a key, for whoever sits at this machine."""
+
+    open_on_loopback: bool = True
+
+
 class Settings(Section):
     """The whole configuration. Field order matters: `log` reads state_dir, `default_model` reads models."""
 
@@ -245,6 +264,7 @@ class Settings(Section):
     cleanup: Cleanup = Cleanup()
     reload: Reload = Reload()
     dashboard: Dashboard = Dashboard()
+    metrics: Metrics = Metrics()
 
     @property
     def listen_host(self) -> str:

@@ -4,8 +4,9 @@ import errno
 import ipaddress
 import os
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, PlainValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from supervisor.settings.paths import Where, default_state_dir, resolve, split_listen
+from supervisor.unixsocket import SUN_PATH_MAX, too_long
 
 BUILT_IN_POOLS = ("anonymous", "session", "user")
 
@@ -32,6 +34,7 @@ class Context:
 
     where: Where
     model_names: tuple[str, ...]  # as written: known even where a model's own keys are wrong
+    claims: Mapping[str, int] = field(default_factory=dict)  # how often each name and alias is written
 
 
 def _where(info: ValidationInfo) -> Where:
@@ -44,6 +47,13 @@ def _where(info: ValidationInfo) -> Where:
 
 def to_path(value: Any, info: ValidationInfo) -> Any:
     return resolve(str(value), _where(info)) if isinstance(value, str | Path) else value
+
+
+def to_socket_path(value: Any, info: ValidationInfo) -> Any:
+    path = to_path(value, info)
+    if isinstance(path, Path) and too_long(path):
+        raise ValueError(f"too long for a UNIX socket: {SUN_PATH_MAX} bytes at most")
+    return path
 
 
 def to_model_path(value: Any, info: ValidationInfo) -> Any:
@@ -112,6 +122,29 @@ def check_name(value: str) -> str:
     return _check_pattern(
         value, _NAME, "expected a model's name: a letter or digit, then up to 127 of A-Z a-z 0-9 . _ : / -"
     )
+
+
+def claims(models: Mapping[str, Iterable[object]]) -> Mapping[str, int]:
+    """How often each name is taken: each model's own counts, and each of its aliases."""
+    return Counter(
+        [*models, *(alias for aliases in models.values() for alias in aliases if isinstance(alias, str))]
+    )
+
+
+def check_claims(found: Mapping[str, int]) -> None:
+    """A name must lead to one model."""
+    twice = [name for name, count in found.items() if count > 1]
+    if twice:
+        raise ValueError(f"the name {twice[0]!r} is given twice: each name and alias leads to one model")
+
+
+def check_alias(value: str, info: ValidationInfo) -> str:
+    check_name(value)
+    if isinstance(info.context, Context) and info.context.claims.get(value, 0) > 1:
+        raise ValueError(
+            "another model has this name or alias, or this one has it twice: each leads to one model"
+        )
+    return value
 
 
 def check_pool_name(value: str) -> str:
@@ -199,6 +232,7 @@ def check_known_model(value: str, names: Collection[str]) -> None:
 
 Text = Annotated[str, AfterValidator(check_text)]
 Name = Annotated[str, AfterValidator(check_name)]
+Alias = Annotated[str, AfterValidator(check_alias)]
 PoolName = Annotated[str, AfterValidator(check_pool_name)]
 EnvName = Annotated[str, AfterValidator(check_env_name)]
 Network = Annotated[str, AfterValidator(check_network)]

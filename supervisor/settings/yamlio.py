@@ -47,18 +47,27 @@ _CONSTANTS = {
 }
 # What YAML forbids unescaped (1.2 section 5.1), checked here for a line and column in place of an offset.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufeff\uff00-\ufffd\U00010000-\U0010ffff]")
+# Words that libyaml and PyYAML's own parser share.
+_AT_THE_BEGINNING = frozenset({"while scanning a quoted scalar", "while scanning a simple key"})
+_TWO_COLONS = "mapping values are not allowed "
+_NO_SPACE = re.compile(r"\s*[A-Za-z0-9_-]+:(?=[^\s:])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(slots=True)
 class Document:
-    """`data` as the file says it; where each key and each value was written; what is wrong though it parses."""
+    """`data` as the file says it; where each key and each value was written; what is wrong though it parses.
+
+    ``written``: the text of values that `secrets` has replaced; ``notices``: what is right, but worth a word.
+    """
 
     file: str
     data: Any = None
     keys: dict[KeyPath, Place] = field(default_factory=dict)
     values: dict[KeyPath, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    written: dict[KeyPath, str] = field(default_factory=dict)
+    notices: list[Problem] = field(default_factory=list)
 
 
 def parse(raw: bytes, file: str) -> Document:
@@ -212,7 +221,10 @@ def _at(before: str, file: str) -> Place:
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> SettingsError:
-    mark = error.problem_mark or error.context_mark
+    """Where a person would look: an open quote and a forgotten colon are noticed lines later by the parser."""
+    context = error.context or ""
+    began = error.context_mark
+    mark = began if context in _AT_THE_BEGINNING and began is not None else error.problem_mark or began
     if mark is None:
         return _refusal(Place(file), f"not valid YAML: {printable(str(error.problem))}")
     place = Place(file, mark.line + 1, mark.column + 1)
@@ -220,8 +232,21 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, file: str) -> Settings
     line = lines[mark.line] if mark.line < len(lines) else ""
     if line[mark.column : mark.column + 1] == "\t" or "\t" in line[: len(line) - len(line.lstrip())]:
         return _refusal(place, "a tab; indent with spaces")
-    context = f" {error.context}" if error.context else ""
-    return _refusal(place, f"not valid YAML: {error.problem}{context}")
+    if (found := _missing_space(error, lines, mark.line)) is not None:
+        return _refusal(Place(file, *found), "a space is missing behind the colon")
+    if context and began is not None and began.line < mark.line:
+        context += f", begun in line {began.line + 1}"
+    return _refusal(place, f"not valid YAML: {error.problem}{f' {context}' if context else ''}")
+
+
+def _missing_space(error: yaml.MarkedYAMLError, lines: list[str], at: int) -> tuple[int, int] | None:
+    """Line and column behind the colon of `key:value`, which YAML reads as text that ends in the next line."""
+    if str(error.problem).startswith(_TWO_COLONS):
+        at -= 1
+    elif "simple key" not in (error.context or ""):
+        return None
+    found = _NO_SPACE.match(lines[at]) if 0 <= at < len(lines) else None
+    return (at + 1, found.end() + 1) if found is not None else None
 
 
 def _refusal(place: Place, message: str) -> SettingsError:

@@ -70,6 +70,7 @@ def test_the_secrets_of_an_environment_longest_first() -> None:
         "A_TOKEN": "1",
     }
     assert redact.secrets_in(environment) == (b"123456789", b"12345678")
+    assert redact.secrets_in({"PLAIN": "87654321", "OTHER": "87654322"}, {"PLAIN"}) == (b"87654321",)
 
 
 def test_a_secret_that_begins_like_another_leaves_no_rest() -> None:

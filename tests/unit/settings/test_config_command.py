@@ -1,4 +1,4 @@
-"""`llmsup config check` as the operator and as a script see it."""
+"""`llmsup config check`, `show` and `schema` as the operator and as a script see them."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,9 @@ from click.testing import CliRunner, Result
 
 from supervisor.cli.config import command
 from supervisor.errors import ConfigError
+from supervisor.settings.load import load
+
+ROOT = Path(__file__).parents[3]
 
 
 def run(*args: str, **environ: str) -> Result:
@@ -45,12 +48,12 @@ def test_one_model_is_singular(good: Path) -> None:
 
 
 def test_warnings_go_to_stderr_and_leave_exit_0(good: Path) -> None:
-    result = run(str(good), LLM_MODEL_PATH="gone.gguf", LLMSUP__CLEANUP__MAX_AGE_S="5")
+    result = run(str(good), LLM_MODEL_PATH="gone.gguf", LLM_MAX_HISTORY="5")
     assert result.exit_code == 0
     assert result.stdout.startswith("OK: ")
     assert result.stderr.splitlines() == [
         f"warning: models.demo.path: no such file: {good.parent / 'gone.gguf'}",
-        "warning: cleanup: accepted, not enforced yet: this version does nothing with it",
+        "warning: models.demo.max_history: accepted for compatibility; llama-server has no such setting",
     ]
 
 
@@ -90,3 +93,79 @@ def test_the_option_of_the_main_command_counts(good: Path) -> None:
     main = click.Group("llmsup", params=[click.Option(["--config"])], commands={"config": command})
     result = CliRunner().invoke(main, ["--config", str(good), "config", "check"])
     assert str(good) in result.stdout
+
+
+# ---- show
+
+
+def show(*args: str, **environ: str) -> Result:
+    return CliRunner(env=environ).invoke(command, ["show", *args])
+
+
+def test_show_says_each_value_and_where_it_came_from(good: Path) -> None:
+    result = show(LLMSUP_CONFIG=str(good), LLMSUP__LOG__LEVEL="debug")
+    assert result.exit_code == 0
+    first, *rest = result.stdout.splitlines()
+    assert first == f"# {good}"
+    said = {key: (value, source) for key, value, source in map(_parts, rest)}
+    assert said["models.other.path"] == (str(good.parent / "m.gguf"), "line 1")
+    assert said["log.level"] == ("debug", "env LLMSUP__LOG__LEVEL")
+    assert said["memory.limit_mb"] == ("2048", "default")
+    assert set(said) == set(load(good, {}).sources)
+
+
+def _parts(line: str) -> tuple[str, str, str]:
+    left, _, source = line.rpartition("# ")
+    key, _, value = left.strip().partition(": ")
+    return key, value, source
+
+
+def test_show_of_some_keys_and_of_what_is_not_as_it_comes(good: Path) -> None:
+    some = show("memory", "models.demo.args", LLMSUP_CONFIG=str(good)).stdout.splitlines()
+    assert [_parts(line)[0] for line in some[1:]] == [
+        "models.demo.args",
+        "memory.limit_mb",
+        "memory.min_free_mb",
+    ]
+    changed = show("--changed", LLMSUP_CONFIG=str(good)).stdout.splitlines()
+    assert [_parts(line)[0] for line in changed[1:]] == [
+        "models.demo.path",
+        "models.other.path",
+        "default_model",
+    ]
+
+
+def test_show_of_a_key_there_is_not_is_a_usage_error(good: Path) -> None:
+    result = show("memroy", LLMSUP_CONFIG=str(good))
+    assert result.exit_code == 2
+    assert "No such key 'memroy'" in result.output
+
+
+def test_show_for_machines_masks_secrets_too(good: Path) -> None:
+    environ = {"LLMSUP__LIMITS__STORE": "redis://:hunter2@h:1/0", "LLMSUP__MODELS__DEMO__ENV__X": "hunter2"}
+    result = show("--json", LLMSUP_CONFIG=str(good), **environ)
+    document = json.loads(result.stdout)
+    assert document["config"] == str(good)
+    assert document["values"]["limits.store"] == {
+        "value": "redis://***@h:1/0",
+        "source": "env LLMSUP__LIMITS__STORE",
+        "secret": True,
+    }
+    assert document["values"]["models.demo.env.X"]["value"] == "***"
+    assert document["values"]["models.demo.path"]["value"] == str(good.parent / "m.gguf")
+    assert "hunter2" not in result.stdout
+
+
+# ---- schema
+
+
+def test_the_committed_schema_is_current() -> None:
+    """After a change of settings/schema.py: llmsup config schema > config/llmsup.schema.json"""
+    result = CliRunner().invoke(command, ["schema"])
+    assert result.exit_code == 0
+    assert result.stdout == (ROOT / "config/llmsup.schema.json").read_text()
+
+
+def test_the_example_names_its_schema() -> None:
+    first = (ROOT / "config/llmsup.yaml").read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=llmsup.schema.json"

@@ -7,7 +7,7 @@ from typing import Any
 from supervisor.settings import explain, yamlio
 from supervisor.settings.load import load
 from supervisor.settings.notices import notices
-from supervisor.settings.schema import NOT_YET_ENFORCED, Settings
+from supervisor.settings.schema import Settings
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "config/llmsup.yaml"
@@ -66,15 +66,9 @@ def test_minimal_is_valid() -> None:
 
 def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
-    file.write_text(
-        "models: {a: {path: gone, max_history: 3}, b: {path: .}}\ndefault_model: a\nlimits: {pools: {user: {}}}\ncleanup: {interval_s: 1}\n"
-    )
+    file.write_text("models: {a: {path: gone, max_history: 3}, b: {path: .}}\ndefault_model: a\n")
     assert [notice.key for notice in notices(load(file, {}))] == [
         "models.a.path",
         "models.a.max_history",
         "models.b.path",
-        "cleanup",
     ]
-    found = [notice.key for notice in notices(load(file, {"LLMSUP__LIMITS__POOLS__USER__WEIGHT": "2"}))]
-    assert "limits" in found
-    assert set(NOT_YET_ENFORCED) < set(Settings.model_fields)

@@ -51,7 +51,7 @@ def test_all_errors_at_once_from_top_to_bottom(file: Path) -> None:
         "F:4:28: models.demo.threads: expected a whole number, found the text '2' (take the quotes away)",
         "F:4:42: models.demo.env.A: expected text, found the number 1 (put it in quotes)",
         "F:5:3: models.demo: duplicate key; it is set already in line 4",
-        "F:6:26: proxy.queue_timeout_s: expected a number, found the text '12:30'",
+        "F:6:26: proxy.queue_timeout_s: expected a number of seconds or a duration such as 90s or 1h30m, found the text '12:30'",
         "F:6:55: proxy.continue_after_crash: expected true or false, found the text 'no'",
         "F:6:71: proxy.queue_size: expected at least 0, found the number -1",
     ]
@@ -172,7 +172,8 @@ def test_a_large_file_is_not_read_to_its_end(file: Path) -> None:
 
 
 WORDS = (
-    "models demo path x listen proxy limits pools args env 4 -1 1e999 null no &a *a !!int !t << ? | > --- ..."
+    "models demo path x listen proxy limits pools args env 4 -1 1e999 null no &a *a !!int !t << ? | > --- ... "
+    "${A} ${ $$ file:x file:. store 2GiB 90s 1h-5s queue_timeout_s limit_mb"
 )
 MARKS = (
     ": ",
@@ -225,3 +226,32 @@ def test_whatever_the_variable_settings_or_one_kind_of_error(file: Path, name: s
         loaded(file, MODEL, **{f"LLMSUP__{name}": text})
     except SettingsError as error:
         str(error).encode()
+
+
+@pytest.mark.parametrize(
+    ("models", "places"),
+    [
+        ("  a: {path: x, aliases: [b]}\n  b: {path: x}\n", ["F:2:26: models.a.aliases[0]"]),
+        (
+            "  a: {path: x, aliases: [c]}\n  b: {path: x, aliases: [d, c]}\n",
+            ["F:2:26: models.a.aliases[0]", "F:3:29: models.b.aliases[1]"],
+        ),
+        ("  a: {path: x, aliases: [a]}\n", ["F:2:26: models.a.aliases[0]"]),
+    ],
+)
+def test_a_name_that_leads_to_two_models_is_shown_where_it_stands(
+    file: Path, models: str, places: list[str]
+) -> None:
+    found = lines(file, f"models:\n{models}default_model: a\n")
+    told = [line for line in found if "each leads to one model" in line]
+    assert [line.partition(": another")[0] for line in told] == places
+
+
+def test_aliases_of_models_built_without_a_file_are_looked_at_too() -> None:
+    from pydantic import ValidationError
+
+    from supervisor.settings.schema import Settings
+
+    models = {"a": {"path": "/x", "aliases": ["c"]}, "b": {"path": "/x", "aliases": ["c"]}}
+    with pytest.raises(ValidationError, match="the name 'c' is given twice"):
+        Settings.model_validate({"models": models, "default_model": "a"})

@@ -102,6 +102,14 @@ def test_a_broken_file_gives_the_defaults(tmp_path: Path, text: str) -> None:
     assert locate.runtime_dir(tmp_path / "gone.yaml", {"LLMSUP__STATE_DIR": "/e"}) == Path("/e")
 
 
+def test_a_broken_log_section_is_no_obstacle_whatever_the_environment_says(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"{MODEL}state_dir: /s\nlog: 5\n")
+    assert locate.essentials(file, {"LOG_LEVEL": "debug"}).state_dir == Path("/s")
+    with pytest.raises(ConfigError, match=r"c\.yaml:3:6: log: expected a section"):
+        load(file, {"LOG_LEVEL": "debug"})
+
+
 def test_the_default_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert paths.default_state_dir({"HOME": "/home/x"}) == Path("/home/x/.local/state/llmsup")

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from supervisor.settings import values
 from supervisor.settings.schema import Pool, Settings
+from supervisor.unixsocket import SUN_PATH_MAX
 
 
 def build(**keys: object) -> Settings:
@@ -105,6 +106,20 @@ def test_retryable_is_an_errno_name_or_a_5xx(item: object) -> None:
 @pytest.mark.parametrize("network", ["10.0.0.1/8", "example.org", "1.2.3", ""])
 def test_trusted_proxies_are_networks(network: str) -> None:
     assert errors(proxy={"trusted_proxies": ["10.0.0.1", network]}) == [("proxy", "trusted_proxies", "1")]
+
+
+@pytest.mark.parametrize("uid", [-1, 2**32 - 1, "33", True, 1.0])
+def test_trusted_uids_are_numbers_of_users(uid: object) -> None:
+    assert errors(proxy={"trusted_uids": [0, 33, uid]}) == [("proxy", "trusted_uids", "2")]
+
+
+def test_a_unix_socket_is_absolute_and_short_enough() -> None:
+    assert build().listen_unix is None
+    assert build(listen_unix="x.sock").listen_unix == Path.cwd() / "x.sock"
+    assert build(listen_unix="/" + "x" * (SUN_PATH_MAX - 1)).listen_unix is not None
+    assert errors(listen_unix="/" + "x" * SUN_PATH_MAX) == [("listen_unix",)]
+    assert errors(listen_unix="") == [("listen_unix",)]
+    assert errors(listen_unix=7) == [("listen_unix",)]
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "x" * 129, "ä"])

@@ -129,6 +129,26 @@ def test_both_of_pyyamls_parsers_read_the_same(loader: type, monkeypatch: pytest
     assert "a tab" in refusal(b"a:\n\tb: 1\n")
 
 
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, yamlio._Loader])
+@pytest.mark.parametrize(
+    ("raw", "place", "words"),
+    [
+        (b"a: 1\nb: 'x\nc: 2\n", "2:4", "unexpected end of stream while scanning a quoted scalar"),
+        (b"a: 1\n<<<<<<< HEAD\nb: 2\n", "2:1", "while scanning a simple key"),
+        (b"a: [1\nb: 2\n", "2:2", "while parsing a flow sequence, begun in line 1"),
+        (b"a: 1\nb:2\nc: 3\n", "2:3", "a space is missing behind the colon"),
+        (b"a: 1\n  b: 3\n", "2:4", "mapping values are not allowed"),
+    ],
+)
+def test_it_is_said_where_a_person_would_look(
+    loader: type, raw: bytes, place: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yamlio, "_Loader", loader)
+    said = refusal(raw)
+    assert said.startswith(f"f.yaml:{place}: ")
+    assert words in said
+
+
 def test_half_a_surrogate_pair_is_a_problem_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yamlio, "_Loader", yaml.SafeLoader)  # libyaml refuses it by itself
     document = parse('a: "\\ud800"\n')
