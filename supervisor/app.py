@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import secrets
 import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -12,29 +13,32 @@ from typing import Any
 import structlog
 
 from supervisor import __version__
+from supervisor.accounts import Accounts
+from supervisor.appliers import appliers
 from supervisor.clock import SystemClock
+from supervisor.control.chronicle import Chronicle
+from supervisor.control.eventlog import EventLog
 from supervisor.control.figures import Figures
-from supervisor.control.requests import table
 from supervisor.control.rundir import RunDir
 from supervisor.control.server import ControlServer
-from supervisor.control.status import Snapshot, status
-from supervisor.errors import ModelUnavailable, NotFound
+from supervisor.control.streams import Streams
+from supervisor.desk import Around, Desk
 from supervisor.events import InstanceView
-from supervisor.listen import Listener, handed_over
+from supervisor.listen import Listener, UnixListener, handed_over
 from supervisor.observe import logging as observe_logging
 from supervisor.observe.systemd import Notifier, keep_alive
 from supervisor.parts import Parts
 from supervisor.proc import orphans
 from supervisor.proc.children import Children
-from supervisor.proc.deaths import dump
 from supervisor.proc.run import Launcher
 from supervisor.proc.state import Event
 from supervisor.proxy.wire import ClientConnection
-from supervisor.reload import Reloader
+from supervisor.reload import Reloader, certificates
 from supervisor.settings.load import Loaded
 from supervisor.settings.notices import notices
 from supervisor.tls import ServerTls, tls_of
 from supervisor.types import ModelName
+from supervisor.watchconfig import ConfigWatch
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("daemon")
 
@@ -57,6 +61,7 @@ class Daemon:
         loaded: Loaded,
         run_dir: RunDir,
         listener: Listener,
+        unix: UnixListener,
         logs: observe_logging.DaemonLogs,
         children: Children,
         notifier: Notifier,
@@ -66,18 +71,43 @@ class Daemon:
         self._tls = tls
         self._logs = logs
         self._listener = listener
+        self._unix = unix
         self._children = children
         self._notifier = notifier
-        self._reloader = Reloader(
-            loaded, os.environ, notifier=notifier, set_level=observe_logging.set_level, tls=tls
-        )
         self._parts = parts = Parts(loaded.settings, children)
         self._clock = parts.clock
+        self._chronicle = Chronicle(EventLog(secrets.token_hex(4)), self._clock)
+        self._accounts = Accounts(parts.pipeline, logs.access.put, loaded.settings, os.environ)
+        parts.telemetry.logs = lambda: [file.view() for file in [*logs.all, *parts.model_logs.values()]]
+        own = [*self._accounts.appliers(), *([certificates(tls)] if tls is not None else [])]
+        self._reloader = Reloader(
+            loaded,
+            os.environ,
+            notifier=notifier,
+            appliers=[*own, *appliers(parts)],
+            clock=self._clock,
+            on_reload=self._chronicle.reloaded,
+            on_refusal=self._chronicle.config_refused,
+        )
         self._fleet, self._pipeline, self._admission = parts.fleet, parts.pipeline, parts.admission
-        self._started_at = self._swept_at = self._clock.now()
+        self._swept_at = self._clock.now()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._control = ControlServer(self, run_dir)
+        self._desk = desk = Desk(
+            parts,
+            Around(
+                loaded=loaded,
+                listener=listener,
+                unix=unix,
+                logs=logs,
+                reloader=self._reloader,
+                chronicle=self._chronicle,
+                tls=tls is not None,
+                stopping=self._stop.is_set,
+                stop=lambda now: self.request_stop(now=now),
+            ),
+        )
+        self._control = ControlServer(desk, run_dir, Streams(self._chronicle.log, desk.look, self._clock))
 
     @property
     def default_model(self) -> ModelName:
@@ -96,11 +126,13 @@ class Daemon:
             lambda: ClientConnection(self._pipeline),
             None if self._tls is None else self._tls.context,
         )
+        await self._unix.open(lambda: ClientConnection(self._pipeline))
         await self._control.open()
         self._notifier.ready()
         log.info(
             "listening",
             address=str(self._listener),
+            unix=self._unix.address,
             tls=self._tls is not None,
             pid=os.getpid(),
             version=__version__,
@@ -110,6 +142,9 @@ class Daemon:
             log.info("configuration", key=notice.key, note=notice.message)
         self._fleet.open()
         self._fleet.subscribe(self._tell)
+        self._chronicle.begin(self._fleet.views)
+        self._parts.limits.tell = self._chronicle.rate_limited
+        self._fleet.subscribe(self._chronicle.on_view)
         proofs = {"sweep": self._sweeps, "instances": self._fleet.is_served}
         jobs = [
             self._job("watchdog", partial(keep_alive, self._notifier, self._clock, proofs)),
@@ -117,12 +152,24 @@ class Daemon:
             self._job("announce", partial(self._announce, ready)),
             self._job("start", self._fleet.start_all),
             self._job("control", partial(self._control.keep, self._clock)),
+            self._job("unix", partial(self._unix.keep, self._clock)),
             self._job("deaths", partial(self._parts.deaths.keep, self._clock)),
             self._job("keys", partial(self._parts.keyring.keep, self._clock)),
             self._job("memory", self._parts.memory.keep),
+            *([self._job("limits", limits.keep)] if (limits := self._parts.limits.store) is not None else []),
+            self._job("residents", self._parts.residents.keep),
             self._job("orphans", partial(self._children.keep, self._clock)),
-            self._job("figures", Figures(self.status, self._logs.metrics, self._clock).keep),
+            self._job("history", self._desk.history_of.keep),
+            self._job("figures", Figures(self._desk.status, self._logs.metrics, self._clock).keep),
         ]
+        if self._loaded.settings.reload.watch:
+            watch = ConfigWatch(
+                self._loaded.path,
+                partial(self._reloader.reload, saved=True),
+                self._clock,
+                catch_up=self._reloader.catch_up,
+            )
+            jobs.append(self._job("config", watch.keep))
         gc.collect()
         gc.freeze()  # what exists now lives as long as the daemon: collections need not look at it again
         gc.set_threshold(*GC_THRESHOLDS)
@@ -154,14 +201,19 @@ class Daemon:
             hurry.cancel()
         await stopping
         server.close()
+        self._unix.close()
+        self._control.end_streams()
         self._pipeline.shut()
         deadline = self._clock.now() + FLUSH_S
         while self._pipeline.connections and self._clock.now() < deadline:
             await self._clock.sleep(0.01)
         await self._control.close()
+        if self._parts.limits.store is not None:
+            await self._parts.limits.store.close()
         await self._fleet.close()
         await self._parts.deaths.close()
         await self._parts.prober.aclose()
+        await self._accounts.close()
         log.info("stopped")
 
     def _on_signal(self, number: int) -> None:
@@ -200,6 +252,9 @@ class Daemon:
     async def _announce(self, ready: Callable[[str], None]) -> None:
         """Tell whoever started us how the default model's first start ended: "" for READY, else why not."""
         name = self.default_model
+        if not self._fleet.lineup(name).terms.preload:
+            ready("")  # its first request will load it
+            return
         settled = {"READY", "FAILED", "CRASHLOOP"}
         await self._fleet.wait_for(
             lambda views: views[name].state in settled or views[name].last_death is not None
@@ -212,69 +267,10 @@ class Daemon:
         view = self._fleet.views[name]
         ready("" if view.ready else view.why())
 
-    # ---- what the control API asks (`control.server.Daemon`)
-
-    def status(self) -> dict[str, object]:
-        settings = self._loaded.settings
-        return status(
-            Snapshot(
-                config=str(self._loaded.path),
-                listen=str(self._listener),
-                tls=self._tls is not None,
-                uptime_s=self._clock.now() - self._started_at,
-                now=self._clock.now(),
-                limit_bytes=settings.memory.limit_mb << 20,
-                views=self._fleet.views,
-                gates=self._admission.gates,
-                in_flight=self._parts.in_flight,
-                queued=self._admission.waiting,
-                stopping=self._stop.is_set(),
-                log_dir=str(settings.log_dir),
-                model_logs={name: file.view() for name, file in self._parts.model_logs.items()},
-                own_logs=[file.view() for file in self._logs.all],
-                deaths_error=self._parts.deaths.error,
-                keys=self._parts.keyring.count,
-                keys_error=self._parts.keyring.error,
-                memory=self._parts.memory,
-                estimates=self._parts.budget.estimates,
-            )
-        )
-
-    async def deaths(self) -> bytes:
-        """As in the file, with those that are not there yet. Half a megabyte at worst, so in a thread."""
-        entries = self._parts.deaths.entries
-        return await asyncio.to_thread(lambda: b"".join(dump(entries)))
-
-    async def reload_keys(self) -> dict[str, object]:
-        count = await self._parts.keyring.reload()
-        return {"keys": count, "refused": self._parts.keyring.error or None}
-
-    def requests(self) -> list[dict[str, object]]:
-        return table(self._parts.in_flight.rows, self._clock.now())
-
-    def cancel(self, request_id: str) -> int:
-        ended = self._pipeline.cancel_by_id(request_id.encode("latin-1", "replace"))
-        if not ended:
-            raise NotFound(f"no request {request_id!r} is in flight", hint="see: llmsup requests")
-        log.warning("request cancelled", request_id=request_id)
-        return ended
-
     def request_stop(self, *, now: bool) -> None:
         if now:
             self._hurry.set()
         self._stop.set()
-
-    async def restart(self, name: str | None) -> str:
-        chosen = name or self.default_model
-        if self._stop.is_set():
-            raise ModelUnavailable("llmsup is shutting down")
-        await self._fleet.command(chosen, Event.RESTART)
-        return chosen
-
-    async def reload(self) -> dict[str, object]:
-        if self._stop.is_set():
-            raise ModelUnavailable("llmsup is shutting down")
-        return await self._reloader.reload()
 
 
 def run(loaded: Loaded, *, ready: Callable[[str], None] = lambda _: None, background: bool = False) -> None:
@@ -296,14 +292,17 @@ def run(loaded: Loaded, *, ready: Callable[[str], None] = lambda _: None, backgr
         )
         tls = tls_of(settings)
         socket = handed_over(os.environ, settings.listen_host, settings.listen_port)
-        listener = Listener(settings.listen_host, settings.listen_port, socket)
-        with contextlib.closing(listener), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with (
+            contextlib.closing(Listener(settings.listen_host, settings.listen_port, socket)) as listener,
+            contextlib.closing(UnixListener(settings.listen_unix)) as unix,
+            asyncio.Runner(loop_factory=_loop_factory()) as runner,
+        ):
             children = Children(run_dir.path, Launcher(SystemClock()))
             children.sweep()
             orphans.adopt()
 
             async def main() -> None:
-                await Daemon(loaded, run_dir, listener, logs, children, notifier, tls).serve(ready)
+                await Daemon(loaded, run_dir, listener, unix, logs, children, notifier, tls).serve(ready)
 
             runner.run(main())
 

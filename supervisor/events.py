@@ -59,10 +59,36 @@ class Death:
 
 
 @dataclass(frozen=True, slots=True)
+class Unload:
+    """When a model left memory though nothing was wrong with it. ``reason``: ttl, evicted or operator."""
+
+    reason: str
+    at: datetime
+
+    def as_dict(self) -> dict[str, str]:
+        return {"reason": self.reason, "at": self.at.isoformat(timespec="milliseconds")}
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """A model's other llama-server. ``role``: next (is to take over), leaving (finishes what it has) or standby.
+
+    ``why``: what keeps a standby from being there, or made its state what it is.
+    """
+
+    role: str
+    state: str
+    generation: Generation
+    pid: int | None
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceView:
     """An instance as it was at one moment. ``*_at`` are monotonic seconds of the daemon's clock.
 
     ``restarts``: processes that llmsup began of its own accord after one had ended (`proc.history`).
+    From ``on_demand`` on it is what is known of the model as a whole (`proc.lineup`).
     """
 
     name: ModelName
@@ -83,6 +109,16 @@ class InstanceView:
     suspect: str | None = None  # why it is thought to hang
     spins: str | None = None  # why it may be busy in vain: for people only, nothing is decided by it
     degraded: str | None = None  # why the safe profile is in use (or will be, at the next start)
+    seat: str = ""  # which of the model's two it is: "" or "#2"
+    on_demand: bool = False  # it is not loaded, and a request for it loads it
+    second: Second | None = None
+    last_unload: Unload | None = None
+    not_replaced: str | None = None  # why the latest restart left the old one in service
+
+    @property
+    def holder(self) -> str:
+        """The model and the seat: whose memory, lock and marker it is. No model's name has a ``#``."""
+        return f"{self.name}{self.seat}"
 
     @property
     def ready(self) -> bool:

@@ -3,105 +3,82 @@
 `app.Daemon` gives them life. They know each other through the few calls that are handed over here.
 """
 
-import contextlib
+import itertools
+import os
+import platform
 import random
-import resource
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from supervisor.clock import SystemClock
+from supervisor.clock import Clock, SystemClock
 from supervisor.keys import store
 from supervisor.keys.ring import Keyring
-from supervisor.proc import deaths, profile
+from supervisor.proc import deaths
 from supervisor.proc.budget import Budget
 from supervisor.proc.cgroup import OomKills
 from supervisor.proc.children import Children
-from supervisor.proc.command import CACHE_RAM_SHARE, HTTP_THREADS_SPARE, ModelSpec
 from supervisor.proc.deaths import Deaths
 from supervisor.proc.finder import BinaryFinder
 from supervisor.proc.fleet import Fleet
 from supervisor.proc.gpu import GpuMemory
 from supervisor.proc.instance import Instance, Tools
+from supervisor.proc.lineup import SECOND
 from supervisor.proc.memory import MemoryWatch
 from supervisor.proc.output import LogFile
 from supervisor.proc.probe import Prober
 from supervisor.proc.pss import PssMemory
+from supervisor.proc.residents import Residents
 from supervisor.proc.run import log_path
 from supervisor.proxy.admission import Admission
-from supervisor.proxy.bounds import Bounds, RetryBounds
-from supervisor.proxy.breaker import BreakerBounds
-from supervisor.proxy.cors import CorsRules
+from supervisor.proxy.counting import PromptCounter
 from supervisor.proxy.inflight import InFlight
+from supervisor.proxy.limits import Limits
 from supervisor.proxy.pipeline import Pipeline, Wiring
 from supervisor.proxy.ties import Ties
-from supervisor.ratelimit.policy import Unlimited
+from supervisor.ratelimit.gcra import SECOND_NS
+from supervisor.ratelimit.limiter import Limiter
+from supervisor.ratelimit.store_redis import SharedLimiter
 from supervisor.settings.schema import Model, Settings
+from supervisor.telemetry import Sources, Telemetry
+from supervisor.translate import (
+    aliases_of,
+    bounds_of,
+    console_rules,
+    cors_rules,
+    max_connections,
+    pools_of,
+    safe_spec_of,
+    shared_of,
+    shares_of,
+    spec_of,
+    terms_of,
+)
 from supervisor.types import ModelName
-
-OWN_DESCRIPTORS = 64  # about 25 at rest, and 10 for each start of a child
-MIN_CLIENTS, MAX_CLIENTS = 8, 16_384
+from supervisor.unixsocket import owners
 
 
-def spec_of(name: str, model: Model, settings: Settings) -> ModelSpec:
-    """What the child is told, from what the operator wrote."""
-    return ModelSpec(
-        name=name,
-        path=str(model.path),
-        context_size=model.context_size,
-        threads=model.threads,
-        batch_size=model.batch_size,
-        parallel=model.parallel,
-        gpu_layers=model.gpu_layers,
-        args=tuple(model.args),
-        env=dict(model.env),
-        max_tokens=model.max_tokens,
-        cache_ram_mb=max(1, settings.memory.limit_mb // CACHE_RAM_SHARE // len(settings.models)),
+def limits_of(settings: Settings, clock: Clock, counter: PromptCounter) -> Limits:
+    """Raises ConfigError: the store cannot be used here."""
+    pools, shared = pools_of(settings), shared_of(settings)
+    limiter = Limiter(
+        pools,
+        shared=shared,
+        max_age_ns=round(settings.cleanup.max_age_s * SECOND_NS),
+        interval_ns=round(settings.cleanup.interval_s * SECOND_NS),
     )
-
-
-def safe_spec_of(name: str, model: Model, settings: Settings) -> ModelSpec | None:
-    """What the child is told when it has run out of memory; None when that would be the same."""
-    return profile.lowered(spec_of(name, model, settings), **model.safe_profile.model_dump())
-
-
-def bounds_of(settings: Settings) -> Bounds:
-    """What the request path is held to."""
-    return Bounds(
-        concurrent=settings.proxy.max_concurrent_requests,
-        queue_size=settings.proxy.queue_size,
-        queue_timeout_s=settings.proxy.queue_timeout_s,
-        silence_s=settings.proxy.request_timeout_s,
-        retry=RetryBounds(
-            max_retries=settings.retry.max_retries,
-            delay_s=settings.retry.delay_ms / 1000,
-            multiplier=settings.retry.backoff_multiplier,
-            retryable=frozenset(settings.retry.retryable),
-        ),
-        breaker=BreakerBounds(**settings.circuit_breaker.model_dump()),
-    )
-
-
-def cors_rules(settings: Settings) -> CorsRules | None:
-    """None: no page of another origin may ask, and no request costs a look at its own."""
-    cors = settings.proxy.cors
-    if not cors.allow_origins:
-        return None
-    return CorsRules(
-        origins=tuple(cors.allow_origins),
-        headers=tuple(cors.allow_headers),
-        credentials=cors.allow_credentials,
-        max_age_s=cors.max_age_s,
-    )
-
-
-def max_connections(settings: Settings) -> int:
-    """As many clients as descriptors allow, less what children, logs, control and connections to them need."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError, OSError):  # macOS does not take its own "unlimited"
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    slots = sum(model.parallel for model in settings.models.values())
-    upstream = min(slots, settings.proxy.max_concurrent_requests) + HTTP_THREADS_SPARE
-    return max(MIN_CLIENTS, min(MAX_CLIENTS, limit - OWN_DESCRIPTORS - upstream))
+    store = None
+    if settings.limits.store != "memory":
+        store = SharedLimiter(
+            settings.limits.store,
+            pools,
+            shared=shared,
+            local=limiter,
+            on_failure=settings.limits.on_store_failure,
+            clock=clock,
+            name=f"{platform.node()}/{os.getpid()}",
+        )
+    return Limits(limiter, pools, clock, shared=shared, counter=counter, store=store)
 
 
 class Parts:
@@ -112,6 +89,7 @@ class Parts:
         self.model_logs = {
             ModelName(name): LogFile(log_path(settings.log_dir, name)) for name in settings.models
         }
+        self.aliases = aliases_of(settings)
         self.in_flight = InFlight()
         self.fleet = Fleet(self.clock)
         self.deaths = Deaths(settings.state_dir / deaths.FILE_NAME)
@@ -120,7 +98,7 @@ class Parts:
         self.budget = Budget(
             limit_mb=settings.memory.limit_mb,
             min_free_mb=settings.memory.min_free_mb,
-            views=self.fleet.views,
+            views=self.fleet.holders,
         )
         self.admission = Admission(
             bounds_of(settings),
@@ -128,29 +106,62 @@ class Parts:
         )
         self.memory = MemoryWatch(
             limit_bytes=settings.memory.limit_mb << 20,
-            views=self.fleet.views,
+            views=self.fleet.holders,
             in_flight=lambda name: self.admission.gates[name].leases,
             recycle=self.fleet.recycle,
             gpu=GpuMemory() if any(model.gpu_layers for model in settings.models.values()) else None,
             pss=PssMemory(self._pids),
             clock=self.clock,
         )
+        self.residents = Residents(
+            self.fleet,
+            self.budget,
+            self.clock,
+            usage=self.admission.usage,
+            default=ModelName(settings.default_model),
+        )
         self._add_instances(settings, children)
+        self.admission.shares = shares_of(pools_of(settings))
         self.admission.open(
             self.fleet.views.values(),
-            ties=Ties(poke=self.fleet.poke, reject=self._reject, canary=self.prober.canary),
+            ties=Ties(
+                poke=self.fleet.poke,
+                reject=self._reject,
+                canary=self.prober.canary,
+                wanted=self.residents.wanted,
+            ),
             send=self._send,
         )
         self.fleet.subscribe(self.admission.on_view)
         self.fleet.subscribe(self.memory.on_view)
-        self.pipeline = Pipeline(self._wiring(settings), self.admission, self.in_flight)
+        self.limits = limits_of(settings, self.clock, PromptCounter(self.prober.post))
+        self.telemetry = self._telemetry(settings)
+        self.fleet.subscribe(self.telemetry.on_view)
+        self.pipeline = self.telemetry.pipeline = Pipeline(
+            self._wiring(settings), self.admission, self.in_flight
+        )
+
+    def _telemetry(self, settings: Settings) -> Telemetry:
+        return Telemetry(
+            Sources(
+                views=self.fleet.views,
+                holders=self.fleet.holders,
+                admission=self.admission,
+                limits=self.limits,
+                memory=self.memory,
+                memory_limit_mb=settings.memory.limit_mb,
+                ask=self.prober.metrics,
+                clock=self.clock,
+            )
+        )
 
     def _wiring(self, settings: Settings) -> Wiring:
         return Wiring(
             views=self.fleet.views,
             default=ModelName(settings.default_model),
+            aliases=self.aliases,
             trusted_proxies=tuple(settings.proxy.trusted_proxies),
-            policy=Unlimited(),
+            limits=self.limits,
             max_body_bytes=settings.proxy.max_body_bytes,
             max_connections=max_connections(settings),
             clock=self.clock,
@@ -159,11 +170,15 @@ class Parts:
             keyring=self.keyring,
             ipv6_prefix=settings.proxy.ipv6_prefix,
             require_key=settings.proxy.require_key,
+            console=console_rules(settings),
+            gather=self.telemetry.gather,
+            metrics_on_loopback=settings.metrics.open_on_loopback,
+            trusted_uids=owners().union(settings.proxy.trusted_uids),
         )
 
     def _pids(self) -> list[int]:
         """Of the children there are; asked by threads."""
-        return [view.pid for view in list(self.fleet.views.values()) if view.pid is not None]
+        return [view.pid for view in list(self.fleet.holders.values()) if view.pid is not None]
 
     def _add_instances(self, settings: Settings, children: Children) -> None:
         finder = BinaryFinder(settings.llama_server.binary)
@@ -174,14 +189,30 @@ class Parts:
             traffic=self.admission,
             chance=random.random,
             find_binary=finder,
-            check_model=children.checked(self.budget.check),
+            check_model=children.checked(self.residents.check),
             stamps=finder.stamps,
             record_death=self.deaths.add,
             oom_kills=OomKills(),
         )
         self.fleet.add(
-            Instance(
-                spec_of(name, model, settings),
+            (
+                one
+                for name, model in settings.models.items()
+                for one in self._both(name, model, settings, tools)
+            ),
+            terms_of(settings),
+        )
+
+    def _both(self, name: str, model: Model, settings: Settings, tools: Tools) -> Iterator[Instance]:
+        """The instance in service, and one at rest for when a second is needed (`proc.lineup`)."""
+        spec, safe, numbers = (
+            spec_of(name, model, settings),
+            safe_spec_of(name, model, settings),
+            itertools.count(1),
+        )
+        for seat in ("", SECOND):
+            yield Instance(
+                replace(spec, seat=seat),
                 tools,
                 self.fleet.publish,
                 port=model.port,
@@ -189,10 +220,9 @@ class Parts:
                 drain_s=settings.proxy.drain_timeout_s,
                 silence_s=settings.proxy.request_timeout_s,
                 log_file=self.model_logs[ModelName(name)],
-                safe=safe_spec_of(name, model, settings),
+                safe=None if safe is None else replace(safe, seat=seat),
+                numbers=numbers,
             )
-            for name, model in settings.models.items()
-        )
 
     # The pipeline and the gates need each other; these two close the ring.
     def _reject(self, *args: Any) -> None:

@@ -34,9 +34,9 @@ def compose(
     """
     endpoint = Endpoint(ports.LOOPBACK, port, new_key())
     argv = command.argv(spec, binary, str(binary.path), host=endpoint.host, port=endpoint.port)
-    marker = f"{os.getpid()}:{spec.name}:{generation}"
+    marker = f"{os.getpid()}:{spec.holder}:{generation}"
     env = command.environment(spec, environ, api_key=endpoint.api_key, marker=marker)
-    return Launch(argv, env, endpoint, log_file)
+    return Launch(argv, env, endpoint, log_file, secret_env=spec.secret_env)
 
 
 def obstacle(error: Exception, model: str) -> Cause:

@@ -74,12 +74,12 @@ class Children:
         """``check`` with a look before it: does a process of an earlier generation live?"""
 
         async def both(spec: ModelSpec) -> Cause | None:
-            return await self._cleared(spec.name) or await check(spec)
+            return await self._cleared(spec.holder) or await check(spec)
 
         return both
 
     async def _cleared(self, model: str) -> Cause | None:
-        """Two copies of one model never run side by side: they might not fit."""
+        """Two copies of one model never meet in one seat: they might not fit. A wanted second one has its own."""
         lock = lifelock.path_of(self._folder, model)
         if not lifelock.is_held(lock):
             return None
@@ -170,5 +170,5 @@ def home_of(folder: Path) -> str:
 
 
 def model_of(marker: str) -> str:
-    """Of ``home:daemon:model:generation``; a model's name may hold colons."""
+    """Of ``home:daemon:model:generation``, its seat included; a model's name may hold colons."""
     return ":".join(marker.split(":")[2:-1])

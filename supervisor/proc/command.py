@@ -54,6 +54,12 @@ class ModelSpec:
     env: Mapping[str, str]
     max_tokens: int | None
     cache_ram_mb: int
+    secret_env: frozenset[str] = frozenset()  # names in ``env`` whose values its log must not show
+    seat: str = ""  # which of the model's two it is for (`events.InstanceView.holder`)
+
+    @property
+    def holder(self) -> str:
+        return f"{self.name}{self.seat}"
 
 
 def argv(spec: ModelSpec, binary: SupportsFlags, executable: str, *, host: str, port: int) -> list[str]:

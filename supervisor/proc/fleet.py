@@ -1,4 +1,4 @@
-"""The set of instances: one task each, and the newest view of each for whoever asks."""
+"""The set of instances: one task each, and the newest view of each model for whoever asks."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -10,20 +10,22 @@ from supervisor.clock import Clock
 from supervisor.errors import NotFound
 from supervisor.events import InstanceView
 from supervisor.proc.instance import Instance
+from supervisor.proc.lineup import Lineup, Room, Terms
 from supervisor.proc.state import Event
 from supervisor.types import Generation, ModelName
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("fleet")
 
 RESTART_PAUSE_S = 1.0  # after an error of our own in an instance's task
-AT_REST = frozenset({"STOPPED", "FAILED", "UNKILLABLE"})
 
 
 class Fleet:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._instances: dict[ModelName, Instance] = {}
+        self._lineups: dict[ModelName, Lineup] = {}
+        self._seats: dict[str, Instance] = {}
         self._views: dict[ModelName, InstanceView] = {}
+        self._holders: dict[str, InstanceView] = {}
         self._listeners: list[Callable[[InstanceView], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._changed = asyncio.Condition()
@@ -31,7 +33,17 @@ class Fleet:
 
     @property
     def views(self) -> Mapping[ModelName, InstanceView]:
+        """One of each model: of its instance in service."""
         return MappingProxyType(self._views)
+
+    @property
+    def holders(self) -> Mapping[str, InstanceView]:
+        """One of each instance, by ``InstanceView.holder``: whoever counts memory must see them all."""
+        return MappingProxyType(self._holders)
+
+    @property
+    def lineups(self) -> Mapping[ModelName, Lineup]:
+        return MappingProxyType(self._lineups)
 
     def subscribe(self, listener: Callable[[InstanceView], None]) -> None:
         """Call ``listener`` in the loop with each new view."""
@@ -39,6 +51,13 @@ class Fleet:
 
     def publish(self, view: InstanceView) -> None:
         """For instances: the newest view of one."""
+        lineup = self._lineups[view.name]
+        self._holders[view.holder] = view
+        lineup.take(self._seats[view.holder], view)
+        self._announce(lineup)
+
+    def _announce(self, lineup: Lineup) -> None:
+        view = lineup.view()
         if self._views.get(view.name) == view:
             return
         self._views[view.name] = view
@@ -54,16 +73,21 @@ class Fleet:
         async with self._changed:
             self._changed.notify_all()
 
-    def add(self, instances: Iterable[Instance]) -> None:
-        """Take them in, still without life."""
+    def add(self, instances: Iterable[Instance], terms: Mapping[ModelName, Terms] | None = None) -> None:
+        """Take them in, still without life. Of two with one name, the first is in service first."""
+        of: dict[ModelName, list[Instance]] = {}
         for instance in instances:
-            self._instances[instance.name] = instance
-            self._views[instance.name] = instance.view()
+            of.setdefault(instance.name, []).append(instance)
+            view = instance.view()
+            self._seats[view.holder], self._holders[view.holder] = instance, view
+        for name, members in of.items():
+            lineup = Lineup(members, (terms or {}).get(name, Terms()), self._announce)
+            self._lineups[name], self._views[name] = lineup, lineup.view()
 
     def open(self) -> None:
         """Begin to work through the mailboxes."""
-        for instance in self._instances.values():
-            self._tasks.append(asyncio.create_task(self._guard(instance), name=f"instance.{instance.name}"))
+        for holder, instance in self._seats.items():
+            self._tasks.append(asyncio.create_task(self._guard(instance), name=f"instance.{holder}"))
 
     async def _guard(self, instance: Instance) -> None:
         """An error of our own in one instance stays with it: said with its traceback, then on."""
@@ -74,25 +98,33 @@ class Fleet:
                 log.exception("instance task failed; going on", model=instance.name)
                 await self._clock.sleep(RESTART_PAUSE_S)
 
-    def find(self, name: str) -> Instance:
+    def lineup(self, name: str) -> Lineup:
         """Raises NotFound with the names there are."""
         try:
-            return self._instances[ModelName(name)]
+            return self._lineups[ModelName(name)]
         except KeyError:
             raise NotFound(
-                f"there is no model named {name!r}", hint=f"configured: {', '.join(self._instances)}"
+                f"there is no model named {name!r}", hint=f"configured: {', '.join(self._lineups)}"
             ) from None
 
-    def recycle(self, name: ModelName, generation: Generation, evidence: str) -> None:
+    def find(self, name: str) -> Instance:
+        """The one in service."""
+        return self.lineup(name).front
+
+    def recycle(self, holder: str, generation: Generation, evidence: str) -> None:
         """That generation takes too much memory."""
-        self._instances[name].recycle(generation, evidence)
+        self._seats[holder].recycle(generation, evidence)
 
     def poke(self, name: ModelName, generation: Generation) -> None:
         """A request could not reach that generation."""
-        self._instances[name].poke(generation)
+        for instance in self._lineups[name].instances:
+            instance.poke(generation)
 
     async def command(self, name: str, event: Event) -> None:
-        await self.find(name).command(event)
+        await self.lineup(name).command(event)
+
+    async def restart(self, name: str, room: Room) -> None:
+        await self.lineup(name).restart(room)
 
     def is_served(self) -> bool:
         """Whether every instance has its task still."""
@@ -100,15 +132,19 @@ class Fleet:
 
     async def send_all(self, event: Event) -> None:
         # All at once: one that is busy (a model on a file server that hangs) must not keep the others waiting.
-        await asyncio.gather(*(instance.command(event) for instance in self._instances.values()))
+        await asyncio.gather(*(lineup.command(event) for lineup in self._lineups.values()))
 
     async def start_all(self) -> None:
-        await self.send_all(Event.START)
+        """Those that are to be there before anybody asks for them."""
+        preloaded = [lineup for lineup in self._lineups.values() if lineup.terms.preload]
+        await asyncio.gather(*(lineup.command(Event.START) for lineup in preloaded))
 
     async def stop_all(self, *, now: bool = False) -> None:
         """Returns when every child is gone, or has proved unkillable."""
+        for lineup in self._lineups.values():
+            lineup.closing = True  # nobody loads it again
         await self.send_all(Event.STOP_NOW if now else Event.STOP)
-        await self.wait_for(lambda views: all(view.state in AT_REST for view in views.values()))
+        await self.wait_for(lambda _: all(lineup.at_rest for lineup in self._lineups.values()))
 
     async def wait_for(self, condition: Callable[[Mapping[ModelName, InstanceView]], bool]) -> None:
         async with self._changed:
@@ -119,5 +155,5 @@ class Fleet:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for instance in self._instances.values():
+        for instance in self._seats.values():
             await instance.close()

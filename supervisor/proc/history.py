@@ -31,7 +31,7 @@ class Profiles:
 
 
 class History:
-    """Written by its instance only. ``delay_s``: how long to wait before the next start, when there is to be a wait.
+    """Written by its instance only, but for ``profiles``, which may be others from one start to the next. ``delay_s``: how long to wait before the next start, when there is to be a wait.
 
     ``restarts`` counts as systemd's NRestarts and Docker's RestartCount do: processes that llmsup started of its own
     accord because the one before had ended, whatever ended it. Not counted: what somebody asked for (start, restart),
@@ -45,17 +45,17 @@ class History:
         self.restarts = 0
         self._due = False  # the next process will be a restart of our own
         self._course = Course()
-        self._profiles = profiles
+        self.profiles = profiles
         self._tools = tools
 
     def __repr__(self) -> str:
-        return f"<History of {self._profiles.normal.name}: {self.record}, {self._course}>"
+        return f"<History of {self.profiles.normal.name}: {self.record}, {self._course}>"
 
     @property
     def spec(self) -> ModelSpec:
         """What the next start takes."""
-        safe = self._profiles.safe
-        return safe if safe is not None and self._course.because else self._profiles.normal
+        safe = self.profiles.safe
+        return safe if safe is not None and self._course.because else self.profiles.normal
 
     @property
     def degraded(self) -> str | None:
@@ -69,7 +69,7 @@ class History:
         size that the operator has named, so where that fits it starts instead, visibly degraded: somebody woken at
         night would do the same by hand, with nobody answered until then.
         """
-        spec, safe = self.spec, self._profiles.safe
+        spec, safe = self.spec, self.profiles.safe
         cause = await self._tools.check_model(spec)
         if cause is None or cause.name != DOES_NOT_FIT or safe is None or spec is safe:
             return spec, cause
@@ -115,7 +115,7 @@ class History:
 
     def _turn(self, cause: Cause, end: End) -> tuple[Cause, End]:
         """Take the step to the safe profile, or give up where that was taken already."""
-        normal, safe = self._profiles.normal, self._profiles.safe
+        normal, safe = self.profiles.normal, self.profiles.safe
         result = turn(self._course, cause, stable=end.stable, normal=normal, safe=safe)
         self._course = result.course
         if result.exhausted:

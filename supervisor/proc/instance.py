@@ -1,4 +1,4 @@
-"""One model's child over all its generations. Its own task is the only writer of its state.
+"""One child of a model over all its generations. Its own task is the only writer of its state.
 
 Everybody else sends events to the mailbox and reads the frozen `InstanceView` published after each
 change. An event that belongs to a generation carries its number, and is dropped when that is past.
@@ -7,8 +7,9 @@ for long (probes, draining, the kill ladder) runs as a job of its own and report
 """
 
 import asyncio
+import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,22 +64,21 @@ class Instance:
         silence_s: float = 60.0,
         log_file: LogFile | None = None,
         safe: ModelSpec | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
-        self.name = ModelName(spec.name)
+        self.name, self.seat, self.spec = ModelName(spec.name), spec.seat, spec
+        self._numbers = numbers or itertools.count(1)  # of generations; one count for both of a model
         self._history = History(Profiles(spec, safe), tools)
         self._spec = spec  # of the newest generation: as configured, or the safe profile
         self._tools = tools
         self._publish_view = publish
-        self._startup_stall_s = startup_stall_s
-        self._drain_s = drain_s
-        self._silence_s = silence_s
+        self.port, self._startup_stall_s = port, startup_stall_s
+        self._drain_s, self._silence_s = drain_s, silence_s
         self._log_file = log_file
-        self._port = port
         self._mailbox: asyncio.Queue[_Message] = asyncio.Queue()
         self._state = State.STOPPED
         self._since = tools.clock.now()
-        self._wanted = False
-        self._generation = Generation(0)
+        self._wanted, self._generation = False, Generation(0)
         self._next_try_at: float | None = None
         self._files: filewatch.Stamps = ()  # as they were before the newest generation
         self._evidence = ""  # what a job saw before it asked for the end of a run
@@ -89,7 +89,7 @@ class Instance:
         self._doubt = watch.Doubt()
         self._suspicion = Suspicion()
         self._hang_kills = Ration()
-        self._jobs = Jobs(self.name)
+        self._jobs = Jobs(spec.holder)
         self._perform: dict[Action, Callable[[Event], Awaitable[Event | None]]] = {
             Action.WANT_UP: partial(self._want, True),
             Action.WANT_DOWN: partial(self._want, False),
@@ -109,7 +109,7 @@ class Instance:
         }
 
     def __repr__(self) -> str:
-        return f"<Instance {self.name} {self._state} generation {self._generation}>"
+        return f"<Instance {self.name}{self.seat} {self._state} generation {self._generation}>"
 
     # ---- from outside: messages in, views out
 
@@ -132,6 +132,11 @@ class Instance:
         if generation == self._generation:
             self._doubt.raised.set()
 
+    def renew(self, spec: ModelSpec, safe: ModelSpec | None, *, port: int, startup_stall_s: float) -> None:
+        """As it is configured now, from its next generation on."""
+        self.spec, self.port, self._startup_stall_s = spec, port, startup_stall_s
+        self._history.profiles = Profiles(spec, safe)
+
     def view(self) -> InstanceView:
         run = self._run
         return InstanceView(
@@ -153,11 +158,8 @@ class Instance:
             suspect=self._suspicion.hangs,
             spins=self._suspicion.spins,
             degraded=self._history.degraded,
+            seat=self.seat,
         )
-
-    def tail(self, lines: int) -> list[str]:
-        """The newest output lines of the current generation."""
-        return self._run.output.tail(lines) if self._run is not None else []
 
     # ---- the one writer
 
@@ -230,7 +232,7 @@ class Instance:
 
     async def _spawn(self, _: Event) -> Event:
         """Start the next generation; what stands in the way of it is an end like any other."""
-        self._generation = Generation(self._generation + 1)
+        self._generation = Generation(next(self._numbers))
         self._evidence = ""
         self._end_jobs()  # the look at the files, when it is the delay that is over
         self._spec = self._history.spec
@@ -252,7 +254,7 @@ class Instance:
             if broken is not None:
                 return broken
             binary = await self._tools.find_binary()
-        port = ports.pick(self._port, self._history.record.port_clashes)
+        port = ports.pick(self.port, self._history.record.port_clashes)
         launch = compose(self._spec, binary, self._tools.environ, port, self._generation, self._log_file)
         on_exit = partial(self.post, None, self._generation)
         self._run = self._tools.launcher.start(launch, self._generation, on_exit)
@@ -299,7 +301,7 @@ class Instance:
 
     async def _drain(self, event: Event) -> None:
         self._living().ordered = ORDERED.get(event)
-        drained = partial(self._tools.traffic.drained, self.name, self._drain_s)
+        drained = partial(self._tools.traffic.drained, self.name, self._generation, self._drain_s)
         self._job("drain", self._after(drained, Event.DRAINED))
 
     async def _kill(self, ladder: tuple[Rung, ...], event: Event) -> None:
@@ -367,8 +369,7 @@ class Instance:
     # ---- jobs
 
     async def _reporting(self, watching: Callable[[], Awaitable[watch.Report]]) -> None:
-        generation = self._generation
-        report = await watching()
+        generation, report = self._generation, await watching()
         self._evidence = report.evidence
         self.post(report.event, generation)
 

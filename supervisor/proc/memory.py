@@ -71,7 +71,7 @@ def read(pid: int, *, proc: Path = PROC) -> Split | None:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    name: ModelName
+    name: str  # the holder's (`events.InstanceView`)
     generation: Generation
     ready: bool
     split: Split
@@ -80,7 +80,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Recycle:
-    name: ModelName
+    name: str  # the holder's (`events.InstanceView`)
     generation: Generation
     evidence: str
 
@@ -98,7 +98,7 @@ class _Track:
 class Overseer:
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._tracks: dict[ModelName, _Track] = {}
+        self._tracks: dict[str, _Track] = {}
         self._recycled: deque[float] = deque(maxlen=RECYCLES)
         self._replaced = ""  # the last one
         self._over_since: float | None = None
@@ -157,7 +157,7 @@ class Overseer:
         base = self._tracks[reading.name].base
         return reading.split.own - base if base is not None else 0
 
-    def begun(self, name: ModelName, generation: Generation) -> bool:
+    def begun(self, name: str, generation: Generation) -> bool:
         """Whether that generation's own memory at READY is known."""
         track = self._tracks.get(name)
         return track is not None and track.generation == generation and track.base is not None
@@ -166,7 +166,7 @@ class Overseer:
         """Take note of what it starts with: before the first look it may have grown already."""
         self._note(now, reading)
 
-    def trend(self, name: ModelName) -> int:
+    def trend(self, name: str) -> int:
         """Bytes a minute over the last looks; 0 where there are too few."""
         history = self._tracks[name].history if name in self._tracks else deque[tuple[float, int]]()
         if len(history) < 2 or history[-1][0] <= history[0][0]:
@@ -182,9 +182,9 @@ class MemoryWatch:
         self,
         *,
         limit_bytes: int,
-        views: Mapping[ModelName, InstanceView],
+        views: Mapping[str, InstanceView],
         in_flight: Callable[[ModelName], int],
-        recycle: Callable[[ModelName, Generation, str], None],
+        recycle: Callable[[str, Generation, str], None],
         clock: Clock,
         measure: Callable[[int], Split | None] = read,
         gpu: GpuMemory | None = None,
@@ -205,7 +205,7 @@ class MemoryWatch:
         """Why memory is above the limit and stays there; "" when it is not."""
         return self._overseer.warning
 
-    def figures(self, name: ModelName) -> dict[str, int | None] | None:
+    def figures(self, name: str) -> dict[str, int | None] | None:
         """For the status: bytes by kind and their trend; None: no process. ``pss_bytes`` is None while not known."""
         pid = self._views[name].pid
         split = self._measure(pid) if pid is not None else None
@@ -223,10 +223,10 @@ class MemoryWatch:
 
     def on_view(self, view: InstanceView) -> None:
         """For the fleet: something about an instance has changed."""
-        if not view.ready or view.pid is None or self._overseer.begun(view.name, view.generation):
+        if not view.ready or view.pid is None or self._overseer.begun(view.holder, view.generation):
             return
         if (split := self._measure(view.pid)) is not None:
-            reading = Reading(view.name, view.generation, True, split, self._in_flight(view.name))
+            reading = Reading(view.holder, view.generation, True, split, self._in_flight(view.name))
             self._overseer.begin(self._clock.now(), reading)
 
     async def keep(self) -> None:
@@ -249,7 +249,7 @@ class MemoryWatch:
 
     def look(self) -> None:
         readings = [
-            Reading(view.name, view.generation, view.ready, split, self._in_flight(view.name))
+            Reading(view.holder, view.generation, view.ready, split, self._in_flight(view.name))
             for view in list(self._views.values())
             if view.pid is not None and (split := self._measure(view.pid)) is not None
         ]

@@ -106,6 +106,20 @@ class Prober:
         except (httpx.HTTPError, ValueError):
             return None
 
+    async def metrics(self, at: Endpoint, timeout_s: float) -> str | None:
+        """What ``/metrics`` says; None: nothing in time, or that it will not."""
+        try:
+            answer = _untied(
+                await self._http.get(
+                    f"http://{at.host}:{at.port}/metrics",
+                    headers={"Authorization": f"Bearer {at.api_key}"},
+                    timeout=timeout_s,
+                )
+            )
+        except httpx.HTTPError:
+            return None
+        return answer.text if answer.status_code == httpx.codes.OK else None
+
     async def counters(self, at: Endpoint) -> Counters | None:
         """What ``/metrics`` counts; None: no answer, or none that can be read."""
         try:

@@ -99,6 +99,7 @@ class Launch:
     endpoint: Endpoint
     log: LogFile | None
     pass_fds: tuple[int, ...] = ()  # what the child inherits beside its outputs
+    secret_env: frozenset[str] = frozenset()  # names in ``env``, beside those that speak for themselves
 
 
 class Launcher:
@@ -117,7 +118,8 @@ class Launcher:
         """
         loop = asyncio.get_running_loop()
         eof, exited = asyncio.Event(), asyncio.Event()
-        output = Output(launch.log, signal_from_thread(loop, eof), secrets=redact.secrets_in(launch.env))
+        secrets = redact.secrets_in(launch.env, launch.secret_env)
+        output = Output(launch.log, signal_from_thread(loop, eof), secrets=secrets)
         try:
             child = spawn.spawn(launch.argv, launch.env, output_fd=output.write_fd, pass_fds=launch.pass_fds)
         except BaseException:

@@ -36,11 +36,11 @@ class Probes(Protocol):
 class Traffic(Protocol):
     """The proxy, as far as an instance needs to know it."""
 
-    async def drained(self, name: ModelName, within_s: float) -> None:
-        """Returns when no request is in flight to the model, or after ``within_s``."""
+    async def drained(self, name: ModelName, generation: Generation, within_s: float) -> None:
+        """Returns when no request is in flight to that generation, or after ``within_s``."""
 
-    def standing(self, name: ModelName) -> Standing:
-        """What waits inside the child, as of the latest sweep."""
+    def standing(self, name: ModelName, generation: Generation) -> Standing:
+        """What waits inside that generation, as of the latest sweep."""
 
     def abort(self, name: ModelName, generation: Generation) -> None:
         """Close all connections to that generation, and send it nothing any more."""

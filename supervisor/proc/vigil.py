@@ -100,7 +100,7 @@ class Vigil:
             state=signs.state if signs is not None else "",
             cpu_s=signs.cpu_s if signs is not None else 0.0,
             major_faults=signs.major_faults if signs is not None else 0,
-            standing=self._tools.traffic.standing(self._terms.name),
+            standing=self._tools.traffic.standing(self._terms.name, self._run.generation),
             asked=asked,
             counters=counters,
             canary=self._canary_now(),

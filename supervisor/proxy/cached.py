@@ -1,7 +1,7 @@
 """5 Answered already? What the daemon can say itself, without asking a child.
 
-Answers given here are `/health` (never refused, never queued) and `/v1/models`. A store of earlier
-answers would be asked in this place.
+Answers given here are `/health` (never refused, never queued) and `/v1/models`; `/metrics` comes from `scrapes`. A store of
+earlier answers would be asked in this place.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,8 @@ from supervisor.types import ModelName
 
 HEALTH = frozenset({b"/health", b"/v1/health"})
 MODELS = frozenset({b"/v1/models", b"/models"})
-OWN = HEALTH | MODELS
+METRICS = b"/metrics"
+OWN = HEALTH | MODELS | {METRICS}
 _READING = frozenset({b"GET", b"HEAD"})
 
 

@@ -1,11 +1,11 @@
 """3 Of which model? And does it take one of the model's slots?
 
 With one model configured every name is served by it, as llama-server itself does, so that clients
-with a name built in just work. With several, the body's ``model`` decides; a request without one is the
-default model's.
+with a name built in just work. With several, the body's ``model`` decides, by name or alias; a request
+without one is the default model's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from supervisor.errors import BadRequest, NotFound
 from supervisor.proxy import asked
@@ -21,27 +21,34 @@ SLOTLESS = frozenset(
 )
 
 
-def chooser(gates: dict[ModelName, Gate], default: ModelName) -> Callable[[Exchange], None]:
-    """Stage 3 for these models."""
+def chooser(
+    gates: dict[ModelName, Gate], default: ModelName, aliases: Mapping[str, ModelName]
+) -> Callable[[Exchange], None]:
+    """Stage 3 for these models. ``aliases`` may change while requests come."""
     only = next(iter(gates.values())) if len(gates) == 1 else None
 
     def choose(exchange: Exchange) -> None:
         exchange.needs_slot = exchange.method == b"POST" and exchange.path not in SLOTLESS
-        exchange.gate = only if only is not None else gates[_named(exchange, gates, default)]
+        exchange.gate = only if only is not None else _named(exchange, gates, aliases, default)
 
     return choose
 
 
-def _named(exchange: Exchange, gates: dict[ModelName, Gate], default: ModelName) -> ModelName:
+def _named(
+    exchange: Exchange, gates: dict[ModelName, Gate], aliases: Mapping[str, ModelName], default: ModelName
+) -> Gate:
     if not exchange.body:
-        return default
+        return gates[default]
     # A body that stage 1 has not read is on a path unknown to it: its name counts all the same.
     body = exchange.asked if exchange.asked is not None else asked.understood(exchange.body)
     name = body.get("model")
     if name is None:
-        return default
+        return gates[default]
     if not isinstance(name, str):
         raise BadRequest("model must be a name")
-    if name not in gates:
-        raise NotFound(f"there is no model named {name!r}", hint=f"there are: {', '.join(gates)}")
-    return ModelName(name)
+    gate = gates.get(aliases.get(name, ModelName(name)))
+    if gate is None:
+        raise NotFound(
+            f"there is no model named {name!r}", hint=f"there are: {', '.join([*gates, *aliases])}"
+        )
+    return gate

@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from supervisor.proc.filewatch import Stamps
 from supervisor.proc.fleet import Fleet
 from supervisor.proc.hang import Counters, Standing
 from supervisor.proc.instance import Instance
+from supervisor.proc.lineup import SECOND, Lineup, Terms
 from supervisor.proc.probe import Health
 from supervisor.proc.state import Event
 from supervisor.proc.tools import Tools
@@ -182,13 +183,13 @@ class FakeTraffic:
         self.aborted: list[int] = []
         self.broken: Exception | None = None
 
-    async def drained(self, name: ModelName, within_s: float) -> None:
+    async def drained(self, name: ModelName, generation: Generation, within_s: float) -> None:
         if self.broken:
             raise self.broken
         if self.busy:
             await self._clock.sleep(within_s)
 
-    def standing(self, name: ModelName) -> Standing:
+    def standing(self, name: ModelName, generation: Generation) -> Standing:
         return self.standing_now
 
     def abort(self, name: ModelName, generation: Generation) -> None:
@@ -198,14 +199,18 @@ class FakeTraffic:
 
 
 class Stage:
-    """A fleet of one or more instances on fakes. ``views`` are all that were published, oldest first."""
+    """A fleet of one or more instances on fakes. ``views`` are all that were published, oldest first.
 
-    def __init__(self, *names: str, **options: Any) -> None:
+    ``terms``: each model gets a second instance, with a launcher of its own: ``seconds``.
+    """
+
+    def __init__(self, *names: str, terms: Mapping[str, Terms] | None = None, **options: Any) -> None:
         self.clock = FakeClock()
         self.prober = FakeProber()
         self.traffic = FakeTraffic(self.clock)
         self.broken_model: Cause | Exception | Callable[[ModelSpec], Cause | None] | None = None
         self.broken_binary: Exception | None = None
+        self.check: Callable[[ModelSpec], Awaitable[Cause | None]] = self._look_at_model
         self.looking: asyncio.Event | None = None  # when set, a look at the model waits for it
         self.oom_kills: int | None = 0
         self.files: Stamps = ((1, 1, 1, 1), (1, 1, 1, 1))  # stamps of the model and the binary
@@ -213,13 +218,24 @@ class Stage:
         self.views: list[InstanceView] = []
         self.fleet = Fleet(self.clock)
         self.launchers = {name: FakeLauncher(self.clock) for name in names or ("demo",)}
-        self.fleet.add(self._instance(name, **options) for name in self.launchers)
+        self.seconds = {name: FakeLauncher(self.clock) for name in terms or ()}
+        numbers = {name: itertools.count(1) for name in self.launchers}
+        seats = [("", one) for one in self.launchers.items()] + [
+            (SECOND, one) for one in self.seconds.items()
+        ]
+        self.fleet.add(
+            (
+                self._instance(name, launcher, seat, numbers=numbers[name], **options)
+                for seat, (name, launcher) in seats
+            ),
+            {ModelName(name): one for name, one in (terms or {}).items()},
+        )
         self.fleet.subscribe(self.views.append)
 
-    def _instance(self, name: str, **options: Any) -> Instance:
+    def _instance(self, name: str, launcher: FakeLauncher, seat: str, **options: Any) -> Instance:
         tools = Tools(
             clock=self.clock,
-            launcher=self.launchers[name],
+            launcher=launcher,
             prober=self.prober,
             traffic=self.traffic,
             chance=lambda: 0.0,
@@ -230,7 +246,7 @@ class Stage:
             record_death=self.deaths.append,
             oom_kills=lambda: self.oom_kills,
         )
-        return Instance(spec(name), tools, self.fleet.publish, **options)
+        return Instance(spec(name, seat=seat), tools, self.fleet.publish, **options)
 
     async def _stamps(self, path: Path) -> Stamps:
         return self.files
@@ -241,6 +257,9 @@ class Stage:
         return FakeBinary()
 
     async def _check_model(self, spec: ModelSpec) -> Cause | None:
+        return await self.check(spec)
+
+    async def _look_at_model(self, spec: ModelSpec) -> Cause | None:
         if self.looking is not None:
             await self.looking.wait()
         if isinstance(self.broken_model, Exception):
@@ -250,6 +269,15 @@ class Stage:
     @property
     def instance(self) -> Instance:
         return self.fleet.find("demo")
+
+    @property
+    def lineup(self) -> Lineup:
+        return self.fleet.lineup("demo")
+
+    def living(self, name: str = "demo") -> list[FakeRun]:
+        """The model's processes now, oldest first."""
+        both = [*self.launchers[name].runs, *self.seconds[name].runs]
+        return sorted((run for run in both if not run.buried), key=lambda run: run.generation)
 
     @property
     def launcher(self) -> FakeLauncher:

@@ -1,4 +1,5 @@
 import asyncio
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -95,3 +96,39 @@ def test_what_is_coming_is_not_free_any_more(path):
 
 def test_a_machine_that_does_not_tell_sets_no_bound(path):
     assert check(budget(there=None), path) is None
+
+
+def test_whether_it_would_fit_without_some_is_asked_without_counting_it(path):
+    seen = views(demo="READY", other="READY")
+    it = budget(seen, limit_mb=100)
+    assert check(it, path) is None
+    assert check(it, path, name="other") is None
+    third = spec("third", path=str(path), cache_ram_mb=0)
+
+    def would(*without):
+        return asyncio.run(it.would_fit(third, without=without))
+
+    assert (would().name, would().permanent) == ("does_not_fit", False)
+    assert would("demo") is None
+    assert set(it.estimates) == {"demo", "other"}
+    assert asyncio.run(it.estimate(third)) == it.estimates["demo"]
+
+
+def test_memory_that_others_would_give_back_counts_as_free(path):
+    scarce = Memory(64 * GIB, 10 * MIB)
+    seen = views(demo="READY")
+    seen["demo"].pid = os.getpid()
+    it = budget(seen, there=PLENTY)
+    assert check(it, path) is None
+    it._measure = lambda: scarce
+    other = spec("other", path=str(path), cache_ram_mb=0)
+    assert asyncio.run(it.would_fit(other)).name == "does_not_fit"
+    assert asyncio.run(it.would_fit(other, without={"demo"})) is None, "some 50 MiB of this process"
+
+
+def test_a_second_one_of_a_model_is_counted_beside_the_first(path):
+    it = budget(views(demo="READY", **{"demo#2": "READY"}), limit_mb=100)
+    assert check(it, path) is None
+    assert check(it, path, seat="#2") is None
+    assert set(it.estimates) == {"demo", "demo#2"}
+    assert check(it, path, name="other").name == "does_not_fit"

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import subprocess
 import sys
@@ -124,6 +125,21 @@ def test_our_own_descriptor_does_not_hold_the_lock(tmp_path: Path, launches: Lau
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_second_one_of_a_model_has_a_lock_of_its_own_and_is_ended_likewise(
+    tmp_path: Path, launches: Launches
+):
+    children = Children(tmp_path, launches)
+    both = [begin(children, launches), begin(children, launches, "demo#2")]
+    assert all(lifelock.is_held(lifelock.path_of(tmp_path, holder)) for holder in ("demo", "demo#2"))
+    spec: Any = SimpleNamespace(holder="demo#2")
+    assert asyncio.run(children.checked(fine)(spec)) is None
+    assert [lives(one) for one in both] == [True, False], (
+        "what is left in its own seat is in its way, and only that"
+    )
+    Children(tmp_path, launches).sweep()
+    assert not any(map(lives, both))
+
+
 def test_without_its_folder_a_child_starts_all_the_same(tmp_path: Path, launches: Launches):
     children = Children(tmp_path / "gone", launches)
     assert lives(begin(children, launches))
@@ -138,7 +154,7 @@ async def test_before_a_spawn_an_earlier_process_of_the_model_is_ended_and_no_ot
 ):
     children = Children(tmp_path, launches)
     demo, other = begin(children, launches), begin(children, launches, "other")
-    spec: Any = SimpleNamespace(name="demo")
+    spec: Any = SimpleNamespace(holder="demo")
     assert await children.checked(fine)(spec) is None
     assert not lives(demo)
     assert lives(other)
@@ -148,7 +164,7 @@ async def test_a_lock_that_a_stranger_holds_delays_the_spawn(tmp_path: Path, lau
     fd = lifelock.take(lifelock.path_of(tmp_path, "demo"))
     stranger = subprocess.Popen(["sleep", "60"], pass_fds=(fd,))
     os.close(fd)
-    spec: Any = SimpleNamespace(name="demo")
+    spec: Any = SimpleNamespace(holder="demo")
     try:
         cause = await Children(tmp_path, launches).checked(fine)(spec)
         assert cause is not None
@@ -163,7 +179,7 @@ async def test_the_look_comes_before_the_check(tmp_path: Path, launches: Launche
     async def bad(_: Any) -> Cause | None:
         return Cause("x", "y")
 
-    spec: Any = SimpleNamespace(name="demo")
+    spec: Any = SimpleNamespace(holder="demo")
     assert await Children(tmp_path, launches).checked(bad)(spec) == Cause("x", "y")
 
 

@@ -12,7 +12,7 @@ from supervisor.proc.causes import Cause
 from supervisor.proc.probe import Health
 from supervisor.proc.spawn import SpawnFailed
 from supervisor.proc.state import Action, Event
-from tests.support.proc import stage
+from tests.support.proc import spec, stage
 
 pytestmark = pytest.mark.anyio
 MISSING = Cause("model_missing", "/models/demo.gguf does not exist", permanent=True)
@@ -318,11 +318,13 @@ async def test_a_doubt_confirmed_twice_replaces_the_child(on):
     assert (on.view.state, on.view.generation, on.view.checks) == ("READY", 2, 0)
 
 
-async def test_the_tail_is_the_living_ones(on):
-    assert on.instance.tail(5) == []
+async def test_what_is_configured_anew_counts_from_the_next_generation_on(on):
     await on.start()
-    on.run.output.lines += ["a", "b", "c"]
-    assert on.instance.tail(2) == ["b", "c"]
+    on.instance.renew(spec(parallel=8), None, port=0, startup_stall_s=60.0)
+    assert on.view.slots == 4
+    await on.tell(Event.RESTART)
+    await on.clock.advance(1)
+    assert (on.view.generation, on.view.slots) == (2, 8)
 
 
 # ---- stopping

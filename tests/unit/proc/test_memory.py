@@ -124,8 +124,8 @@ def test_without_proc_all_is_anonymous(tmp_path):
 def watch():
     it = SimpleNamespace(sizes={1: 100}, asked=[], clock=FakeClock())
     views = {
-        "demo": SimpleNamespace(name="demo", generation=4, ready=True, pid=1),
-        "off": SimpleNamespace(name="off", generation=1, ready=False, pid=None),
+        "demo": SimpleNamespace(name="demo", holder="demo", generation=4, ready=True, pid=1),
+        "off": SimpleNamespace(name="off", holder="off", generation=1, ready=False, pid=None),
     }
     it.views = views
     it.watch = MemoryWatch(

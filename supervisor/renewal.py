@@ -1,0 +1,56 @@
+"""A model's own keys, taken up while it serves: where its llama-server is told something else, a new one takes over.
+
+The new one is warmed beside the old one where there is memory for two (`proc.lineup`); if it cannot start, the old one goes on, and
+the status says why. What is not loaded stays so. Models that come or go wait for the next start.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+from supervisor.parts import Parts
+from supervisor.proc.command import ModelSpec
+from supervisor.proc.instance import Instance
+from supervisor.proc.lineup import Lineup, Terms
+from supervisor.reload import Applier, Commit
+from supervisor.settings.schema import Model, Settings
+from supervisor.translate import safe_spec_of, spec_of
+from supervisor.types import ModelName
+
+
+def models(parts: Parts) -> list[Applier]:
+    return [Applier((f"models.{name}",), partial(_prepare, parts, name)) for name in parts.fleet.lineups]
+
+
+def _prepare(parts: Parts, name: ModelName, settings: Settings) -> Commit | None:
+    if name not in settings.models:
+        return None
+    return partial(_commit, parts, name, settings)
+
+
+def _commit(parts: Parts, name: ModelName, settings: Settings) -> None:
+    model, lineup = settings.models[name], parts.fleet.lineups[name]
+    lineup.terms = Terms(model.preload, model.ttl_s, model.standby)
+    for alias in [alias for alias, of in parts.aliases.items() if of == name]:
+        del parts.aliases[alias]
+    parts.aliases |= dict.fromkeys(model.aliases, name)
+    if _renew(lineup, model, settings):
+        parts.residents.renewed(name)
+
+
+def _renew(lineup: Lineup, model: Model, settings: Settings) -> bool:
+    """Whether its llama-server is told something else now."""
+    before = lineup.front.spec, lineup.front.port
+    spec, safe = spec_of(lineup.name, model, settings), safe_spec_of(lineup.name, model, settings)
+    for instance in lineup.instances:
+        instance.renew(
+            _seated(spec, instance),
+            None if safe is None else _seated(safe, instance),
+            port=model.port,
+            startup_stall_s=model.startup_stall_s,
+        )
+    return (lineup.front.spec, lineup.front.port) != before
+
+
+def _seated(spec: ModelSpec, instance: Instance) -> ModelSpec:
+    """For that instance. Its share of the prompt caches depends on what waits for the next start: it is kept."""
+    return replace(spec, seat=instance.seat, cache_ram_mb=instance.spec.cache_ram_mb)
