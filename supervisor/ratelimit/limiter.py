@@ -7,6 +7,7 @@ Memory is bounded: accounts idle for longer than ``max_age_ns`` that owe nothing
 and above ``max_accounts`` the one that was seen longest ago (to `ORDER_NS`) goes, whatever it owes.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -194,6 +195,11 @@ class Limiter:
         if own is None or own.pool is not rules.pool:
             own = _continued(own, rules.pool, now_ns)
         return standings(own, now_ns) + _of_shared(rules, now_ns)
+
+    def lately(self, count: int) -> list[tuple[str, str]]:
+        """Who was seen last, and in which pool; newest first."""
+        newest = itertools.islice(reversed(self._accounts.items()), count)
+        return [(client, account.pool.name) for client, account in newest]
 
     def _rules_of(self, pool: str, now_ns: int) -> Rules:
         """Of an unknown pool those of the default one."""

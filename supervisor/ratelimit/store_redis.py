@@ -158,8 +158,7 @@ class SharedLimiter:
     def configure(self, pools: Mapping[str, Pool], shared: Mapping[str, Pool] | None = None) -> None:
         """Other limits from now on; ``local`` is to be told by itself. Raises as the constructor does.
 
-        Accounts under changed limits begin anew (`store_script.own_place`). What is in flight keeps its lease, and
-        is settled or refunded where it was charged.
+        What has been used stays used, also while other daemons still have the old ones (`lua/common.lua`).
         """
         self.check(pools, shared or {})
         self._pools, self._default = dict(pools), pools[self._default_name]

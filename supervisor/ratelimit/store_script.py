@@ -5,8 +5,9 @@ is a whole number of microseconds and so is every time, so each TAT is a multipl
 lost by keeping it in ticks of 1/quota us. Lua's numbers are doubles, and a TAT in ticks would pass 2^53 at a quota of
 five, so it travels as a pair, whole us and the part in 1/quota us. What must be multiplied or divided is done here,
 where integers have no end; Lua adds and compares. A decision is therefore the one that `Limiter` takes when it is told
-Redis's time, to the microsecond, with two exceptions: an account belongs to a client in a pool (who changes the pool
-finds the old account when coming back), and no debt reaches further than the year 2112.
+Redis's time, to the microsecond, with three exceptions: an account belongs to a client in a pool (who changes the pool
+finds the old account when coming back), no debt reaches further than the year 2112, and where the limits themselves
+have changed, what was used is carried over to the microsecond only.
 """
 
 import hashlib
@@ -28,7 +29,9 @@ NAMES = ("decide", "finish", "renew")
 
 
 def source(name: str) -> str:
-    return resources.files("supervisor.ratelimit").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    """The script of that name, as Redis gets it."""
+    folder = resources.files("supervisor.ratelimit").joinpath("lua")
+    return "".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("common", name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +54,18 @@ def own_place(pool: Pool, client: str) -> Place:
     """Of the client's own account.
 
     The part of a key in braces decides about its place in a cluster. It is the pool, because one script needs the
-    client's account and what all of its pool share at the same place. The other part that is more than a name is the
-    digest of the limits: a daemon with other limits for the pool keeps its accounts apart and never misreads these.
+    client's account and what all of its pool share at the same place.
     """
     name = client if len(client) <= LONGEST_NAME else _digest(client, 16)
     kind = "c" if name is client else "h"  # nobody can choose a name that looks like another's digest
     prefix = f"llmsup:{{{pool.name}}}"
-    return Place(pool, f"{prefix}:tat:{terms_digest(pool)}:{kind}:{name}", f"{prefix}:lease:{kind}:{name}")
+    return Place(pool, f"{prefix}:tat:{kind}:{name}", f"{prefix}:lease:{kind}:{name}")
 
 
 def shared_place(pool: Pool) -> Place:
     """Of the account that its whole pool shares."""
     prefix = f"llmsup:{{{pool.name}}}"
-    return Place(pool, f"{prefix}:tat:{terms_digest(pool)}:all", f"{prefix}:lease:all")
-
-
-def terms_digest(pool: Pool) -> str:
-    return _digest(repr(pool.terms), 4)
+    return Place(pool, f"{prefix}:tat:all", f"{prefix}:lease:all")
 
 
 def _digest(text: str, size: int) -> str:
@@ -80,12 +78,12 @@ def keys(places: Sequence[Place]) -> list[str]:
 
 def charge(pool: Pool, tokens: int) -> str:
     """The words of `decide` for one account of this pool."""
-    words = [-1 if pool.concurrent is None else pool.concurrent]
-    for quota, window_ns, of_tokens in pool.terms:
+    words = [str(-1 if pool.concurrent is None else pool.concurrent)]
+    for limit, (quota, window_ns, of_tokens) in zip(pool.limits, pool.terms, strict=True):
         window_us = window_ns // US_NS
-        cost = min(tokens, quota) if of_tokens else 1
-        words += (quota, window_us, *divmod(cost * window_us, quota))
-    return " ".join(map(str, words))
+        us, part = divmod((min(tokens, quota) if of_tokens else 1) * window_us, quota)
+        words.append(f"{limit.name} {quota} {window_us} {us} {part}")
+    return " ".join(words)
 
 
 def settlement(pool: Pool, reserved: int, used: int | None) -> str:
@@ -107,11 +105,14 @@ def refund(pool: Pool, reserved: int) -> str:
 
 
 def _corrections(pool: Pool, quantities: Sequence[int]) -> str:
-    words: list[int] = []
-    for (quota, window_ns, _), quantity in zip(pool.terms, quantities, strict=True):
-        us, part = divmod(quantity * (window_ns // US_NS), quota)
-        words += (quota, us, part) if us < FARTHEST_US else (quota, FARTHEST_US, 0)
-    return " ".join(map(str, words))
+    words = []
+    for limit, quantity in zip(pool.limits, quantities, strict=True):
+        quota, window_us = limit.rate.quota, limit.rate.window_ns // US_NS
+        us, part = divmod(quantity * window_us, quota)
+        if us >= FARTHEST_US:
+            us, part = FARTHEST_US, 0
+        words.append(f"{limit.name} {quota} {window_us} {us} {part}")
+    return " ".join(words)
 
 
 @dataclass(slots=True)

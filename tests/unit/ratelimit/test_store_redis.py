@@ -73,7 +73,11 @@ async def test_an_admission_and_its_end(made, clock):
     assert [one.remaining for one in grant.standings(1000 * SECOND_NS)] == [59]
     grant.refund(1000 * SECOND_NS)
     (finish,) = limiter._line.posted
-    assert (finish.script, finish.lasting, finish.words) == ("finish", True, [grant.lease, "60 -1000000 0"])
+    assert (finish.script, finish.lasting, finish.words) == (
+        "finish",
+        True,
+        [grant.lease, "rpm 60 60000000 -1000000 0"],
+    )
 
 
 async def test_a_refusal_is_repeated_without_asking_until_it_is_over(made, clock):
