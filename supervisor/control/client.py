@@ -6,12 +6,21 @@ import http.client
 import json
 import os
 import socket
+from http import HTTPStatus
 from typing import Any
 
-from supervisor.control.rundir import SUN_PATH_MAX, RunDir
+from supervisor.control.rundir import RunDir
 from supervisor.errors import LlmsupError, NotRunning, PermissionDenied, TimedOut
+from supervisor.unixsocket import SUN_PATH_MAX
 
 TIMEOUT_S = 10.0
+# How a daemon answers what it has no word for; those of other versions in their own way.
+_NO_ROUTE = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+_NO_ROUTE_CODES = {"not_found", "method_not_allowed"}
+
+
+class OutdatedDaemon(LlmsupError):
+    """The daemon that runs is of another version than this command."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -43,7 +52,7 @@ class ControlClient:
         try:
             connection.request(method, path)
             answer = connection.getresponse()
-            body: dict[str, Any] = json.loads(answer.read())
+            body = _document(answer.read())
         except PermissionError as exc:
             raise PermissionDenied(
                 f"{self._run.socket_path}: {exc.strerror}",
@@ -62,11 +71,37 @@ class ControlClient:
                 ) from exc
             raise NotRunning("llmsup is not running") from None
         except (OSError, http.client.HTTPException, ValueError) as exc:
-            raise LlmsupError(f"the daemon's answer makes no sense: {exc}") from exc
+            raise LlmsupError(
+                f"the daemon's answer makes no sense: {exc}", hint="see: llmsup logs --daemon --errors"
+            ) from exc
         finally:
             connection.close()
+        if body is None or (answer.status in _NO_ROUTE and _code(body) in _NO_ROUTE_CODES):
+            if answer.status in _NO_ROUTE:
+                raise OutdatedDaemon(
+                    f"the llmsup that runs (pid {self._run.pid()}) does not know {path.partition('?')[0]}: it is of another version",
+                    hint="restart it: llmsup stop && llmsup start",
+                )
+            raise LlmsupError(
+                f"the daemon's answer makes no sense: status {answer.status}, no JSON object",
+                hint="see: llmsup logs --daemon --errors",
+            )
         if "error" in body:
             error = LlmsupError(body["error"]["message"])
             error.exit_code = body["error"]["exit_code"]
             raise error
         return body
+
+
+def _document(data: bytes) -> dict[str, Any] | None:
+    """None: it is no JSON object."""
+    try:
+        body = json.loads(data)
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _code(body: dict[str, Any]) -> object:
+    error = body.get("error")
+    return error.get("code") if isinstance(error, dict) else None

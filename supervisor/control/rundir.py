@@ -14,9 +14,9 @@ from pathlib import Path
 
 from supervisor.errors import Conflict, PermissionDenied
 from supervisor.proc import lifelock
+from supervisor.unixsocket import SUN_PATH_MAX
 
 PRIVATE_DIR = 0o700
-SUN_PATH_MAX = 103  # bytes of a UNIX socket's path: macOS allows 104 with the final NUL, Linux 108
 LOCK_TRIES, LOCK_PAUSE_S = 5, 0.01  # `running` holds the lock for a moment, a daemon for good
 
 

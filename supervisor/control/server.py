@@ -1,43 +1,29 @@
-"""The control API: starlette on uvicorn, on a UNIX socket only this user can reach.
+"""The control API's socket: starlette on uvicorn, on a UNIX socket only this user can reach.
 
 Answers come from snapshots, so `status` answers whatever else is stuck.
 """
 
 import asyncio
 import contextlib
-import os
-import socket
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from supervisor.clock import Clock
+from supervisor.control.api import Api
+from supervisor.control.daemon import Daemon
+from supervisor.control.peers import OwnersOnly
 from supervisor.control.rundir import RunDir
-from supervisor.errors import LlmsupError, PermissionDenied
+from supervisor.control.streams import TRANSPORT, Streams
+from supervisor.errors import LlmsupError
+from supervisor.unixsocket import bind
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("control")
 
 CHECK_S = 5.0
-
-
-class Daemon(Protocol):
-    """What can be asked of it."""
-
-    def status(self) -> dict[str, object]: ...
-    async def deaths(self) -> bytes: ...
-    def requests(self) -> list[dict[str, object]]: ...
-    def cancel(self, request_id: str) -> int: ...
-    def request_stop(self, *, now: bool) -> None: ...
-    async def restart(self, name: str | None) -> str: ...
-    async def reload(self) -> dict[str, object]: ...
-    async def reload_keys(self) -> dict[str, object]: ...
+SOCKET_MODE, BACKLOG = 0o600, 32
 
 
 class _Server(uvicorn.Server):
@@ -47,36 +33,51 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Connection(OwnersOnly):
+    """Lets a stream close the connection of a reader that does not read."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own does so
+        super().connection_made(transport)
+        app = self.app
+
+        async def with_transport(scope: Any, receive: Any, send: Any) -> None:
+            scope[TRANSPORT] = transport
+            await app(scope, receive, send)
+
+        self.app = with_transport
+
+
 class ControlServer:
-    def __init__(self, daemon: Daemon, run_dir: RunDir) -> None:
-        self._daemon = daemon
+    """``streams``: what can be followed; they end when the server does."""
+
+    def __init__(self, daemon: Daemon, run_dir: RunDir, streams: Streams) -> None:
         self._run_dir = run_dir
+        self._streams = streams
         self._path = run_dir.socket_path
         self._task: asyncio.Task[None] | None = None
         self._inode: int | None = None
         self._closed = False
-        routes = [
-            Route("/status", self._status),
-            Route("/deaths", self._deaths),
-            Route("/requests", self._requests),
-            Route("/cancel", self._cancel, methods=["POST"]),
-            Route("/stop", self._stop, methods=["POST"]),
-            Route("/restart", self._restart, methods=["POST"]),
-            Route("/reload", self._reload, methods=["POST"]),
-            Route("/keys/reload", self._reload_keys, methods=["POST"]),
-        ]
-        app = Starlette(routes=routes, exception_handlers={LlmsupError: self._failed})
         self._config = uvicorn.Config(
-            app, http="h11", lifespan="off", log_config=None, access_log=False, ws="none"
+            Api(daemon, streams).app,
+            http=_Connection,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            ws="none",
         )
         self._server = _Server(self._config)
 
     async def open(self) -> None:
         """Listen; returns when it can be connected to."""
-        listening = bind(self._path)
+        listening = bind(self._path, mode=SOCKET_MODE, backlog=BACKLOG)
         self._inode = self._path.stat().st_ino
         self._server = _Server(self._config)
+        self._streams.begin()
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="control")
+
+    def end_streams(self) -> None:
+        """Whoever only looks on must not keep the daemon from its end."""
+        self._streams.close()
 
     async def close(self) -> None:
         self._closed = True
@@ -85,6 +86,7 @@ class ControlServer:
             self._path.unlink()
 
     async def _end(self) -> None:
+        self.end_streams()
         self._server.should_exit = True
         if self._task is not None:
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
@@ -110,58 +112,3 @@ class ControlServer:
             return self._path.stat().st_ino == self._inode
         except OSError:
             return False
-
-    async def _status(self, _: Request) -> Response:
-        return JSONResponse(self._daemon.status())
-
-    async def _deaths(self, _: Request) -> Response:
-        return Response(await self._daemon.deaths(), media_type="application/json")
-
-    async def _requests(self, _: Request) -> Response:
-        return JSONResponse({"requests": self._daemon.requests()})
-
-    async def _cancel(self, request: Request) -> Response:
-        return JSONResponse({"cancelled": self._daemon.cancel(request.query_params.get("id", ""))})
-
-    async def _stop(self, request: Request) -> Response:
-        self._daemon.request_stop(now=request.query_params.get("now") == "1")
-        return JSONResponse({"stopping": True})
-
-    async def _restart(self, request: Request) -> Response:
-        name = await self._daemon.restart(request.query_params.get("model"))
-        return JSONResponse({"restarting": name})
-
-    async def _reload(self, _: Request) -> Response:
-        return JSONResponse(await self._daemon.reload())
-
-    async def _reload_keys(self, _: Request) -> Response:
-        return JSONResponse(await self._daemon.reload_keys())
-
-    @staticmethod
-    async def _failed(_: Request, error: Exception) -> Response:
-        assert isinstance(error, LlmsupError)  # noqa: S101  it is registered for these
-        body = {"error": {"message": str(error), "code": error.code, "exit_code": error.exit_code}}
-        return JSONResponse(body, status_code=error.status)
-
-
-def bind(path: Path) -> socket.socket:
-    """A listening UNIX socket, put in place by a rename: there is no moment without one, and none with
-    wider permissions.
-
-    Raises:
-        PermissionDenied: it cannot be made there.
-    """
-    fresh = path.with_name(f".{os.getpid():x}")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        fresh.unlink(missing_ok=True)
-        sock.bind(str(fresh))
-        sock.listen(32)
-        os.replace(fresh, path)
-    except OSError as exc:
-        sock.close()
-        raise PermissionDenied(f"{path}: {exc.strerror}") from exc
-    finally:
-        os.umask(mask)
-    return sock

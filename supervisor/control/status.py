@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from supervisor import __version__
-from supervisor.events import InstanceView
+from supervisor.events import InstanceView, Second
 from supervisor.observe.logfile import LogView
 from supervisor.proc import vitals
 from supervisor.proc.memory import MemoryWatch
@@ -30,16 +30,19 @@ class Snapshot:
     queued: int
     stopping: bool
     tls: bool = False
+    listen_unix: str | None = None
     log_dir: str = ""
     model_logs: Mapping[ModelName, LogView] = field(default_factory=dict)
     own_logs: Sequence[LogView] = ()
     memory: MemoryWatch | None = None
-    estimates: Mapping[ModelName, int] = field(
+    estimates: Mapping[str, int] = field(
         default_factory=dict
     )  # bytes each model was counted with at its start
     deaths_error: str = ""  # why the record of deaths is not on the disk, if it is not
     keys: int = 0
     keys_error: str = ""  # why no key is accepted, if none is
+    config_error: Mapping[str, str] | None = None  # what is wrong with the file as it is now, and since when
+    config_pending: Sequence[str] = ()  # keys of it that wait for the next start
 
 
 def status(snapshot: Snapshot) -> dict[str, Any]:
@@ -50,12 +53,15 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "pid": os.getpid(),
         "uptime_s": round(snapshot.uptime_s, 3),
         "listen": snapshot.listen,
+        "listen_unix": snapshot.listen_unix,
         "url": f"{'https' if snapshot.tls else 'http'}://{snapshot.listen}",
         "config": snapshot.config,
+        "config_error": snapshot.config_error,
+        "config_pending": list(snapshot.config_pending),
         "stopping": snapshot.stopping,
         "memory": {
             "daemon_rss_bytes": own.rss_bytes if own is not None else 0,
-            "children_rss_bytes": sum(model["rss_bytes"] for model in models),
+            "children_rss_bytes": sum(_rss_bytes(model) for model in models),
             "limit_bytes": snapshot.limit_bytes,
             "warning": snapshot.memory.warning or None if snapshot.memory is not None else None,
         },
@@ -91,14 +97,30 @@ def _model(view: InstanceView, snapshot: Snapshot) -> dict[str, Any]:
         "restarts": view.restarts,
         "uptime_s": round(snapshot.now - view.spawned_at, 3) if view.spawned_at is not None else None,
         "rss_bytes": signs.rss_bytes if signs is not None else 0,
-        "memory": snapshot.memory.figures(view.name) if snapshot.memory is not None else None,
-        "estimated_bytes": snapshot.estimates.get(view.name),
+        "memory": snapshot.memory.figures(view.holder) if snapshot.memory is not None else None,
+        "estimated_bytes": snapshot.estimates.get(view.holder),
         "slots": {"total": view.slots, "busy": gate.leases},
+        "tokens": gate.tokens,
         "circuit_breaker": gate.breaker.state.value,
         "next_try_s": round(next_try_s, 3) if next_try_s is not None else None,
         "suspect": view.suspect or view.spins,
         "model_path": view.model_path,
         "degraded": view.degraded,
         "log": asdict(logged) if logged is not None else None,
+        "second": _second(view.second) if view.second is not None else None,
+        "last_unload": view.last_unload.as_dict() if view.last_unload is not None else None,
+        "not_replaced": view.not_replaced,
         "last_death": view.last_death.as_dict() if view.last_death is not None else None,
     }
+
+
+def _second(second: Second) -> dict[str, Any]:
+    signs = vitals.read(second.pid) if second.pid is not None else None
+    return asdict(second) | {"rss_bytes": signs.rss_bytes if signs is not None else 0}
+
+
+def _rss_bytes(model: dict[str, Any]) -> int:
+    """Of all its llama-servers."""
+    other: int = model["second"]["rss_bytes"] if model["second"] is not None else 0
+    own: int = model["rss_bytes"]
+    return own + other

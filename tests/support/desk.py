@@ -51,7 +51,8 @@ class Desk:
         self.checks = 0
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.canaries: list[bool] = []  # what the next ones will be told
-        ties = Ties(poke=self._poke, reject=self._reject, canary=self._canary, later=self._later)
+        self.wanted: list[str] = []  # models that were asked to be loaded
+        ties = Ties(self._poke, self._reject, self._canary, later=self._later, wanted=self.wanted.append)
         self.admission.open([view("LOADING")], ties=ties, send=self.sent.append)
         self.gate = self.admission.gates[DEMO]
 

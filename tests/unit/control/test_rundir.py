@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control.rundir import LOCK_PAUSE_S, SUN_PATH_MAX, RunDir
+from supervisor.control.rundir import LOCK_PAUSE_S, RunDir
 from supervisor.errors import Conflict, PermissionDenied
+from supervisor.unixsocket import SUN_PATH_MAX
 
 
 @pytest.fixture

@@ -88,6 +88,9 @@ def test_a_ready_instance_in_full() -> None:
         "suspect": None,
         "model_path": "/models/demo.gguf",
         "degraded": None,
+        "second": None,
+        "last_unload": None,
+        "not_replaced": None,
         "memory": None,
         "estimated_bytes": None,
         "log": {"path": "/logs/llama-server.demo.log", "dropped_lines": 3, "error": None},
@@ -150,3 +153,21 @@ def test_the_safe_profile_and_a_full_disk_are_told() -> None:
     model = told(replace(READY, degraded="safe profile (...), because it ran out of memory"))["models"][0]
     assert model["degraded"] == "safe profile (...), because it ran out of memory"
     assert told(READY)["deaths"] == {"error": None}
+
+
+def test_the_unix_socket_is_told_or_null() -> None:
+    snapshot = Snapshot(
+        config="c",
+        listen="127.0.0.1:8005",
+        listen_unix="/run/llmsup.sock",
+        uptime_s=1.0,
+        now=1.0,
+        limit_bytes=1,
+        views={},
+        gates={},
+        in_flight=InFlight(),
+        queued=0,
+        stopping=False,
+    )
+    assert status(snapshot)["listen_unix"] == "/run/llmsup.sock"
+    assert status(replace(snapshot, listen_unix=None))["listen_unix"] is None
