@@ -1,7 +1,7 @@
 """structlog set up once, by the composition root: JSON lines, or colours where a person looks.
 
 One entry goes to several places: stderr (when the daemon is in the foreground), llmsup.log, and
-llmsup-errors.log what is an error. llmsup-metrics.log gets its lines from `control.figures`.
+llmsup-errors.log what is an error. llmsup-metrics.log gets its lines from `control.figures`, and llmsup-access.log from `proxy.accesslog`.
 """
 
 import logging
@@ -18,6 +18,7 @@ from supervisor.observe import redact
 from supervisor.observe.logfile import LogFile
 
 GENERAL, ERRORS, METRICS = "llmsup.log", "llmsup-errors.log", "llmsup-metrics.log"
+ACCESS = "llmsup-access.log"
 
 
 class DaemonLogs:
@@ -28,7 +29,8 @@ class DaemonLogs:
         self.general = LogFile(folder / GENERAL)
         self.errors = LogFile(folder / ERRORS)
         self.metrics = LogFile(folder / METRICS)
-        self.all = (self.general, self.errors, self.metrics)
+        self.access = LogFile(folder / ACCESS)
+        self.all = (self.general, self.errors, self.metrics, self.access)
 
     def close(self) -> None:
         for file in self.all:

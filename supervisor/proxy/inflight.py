@@ -55,6 +55,7 @@ class Exchange:
 
     __slots__ = (
         "answering",
+        "aside",
         "asked",
         "assembled",
         "attempts",
@@ -147,6 +148,7 @@ class Exchange:
         self.large = False  # it has a prompt that takes llama-server long to read
         self.charged = 0.0  # weighted tokens, to its client's turns
         self.flowed = 0  # tokens of its answer, of them
+        self.aside = False  # it is the operator's, and no model's
         self.unserved = False  # it was refused, or nobody could answer it
         self.upstream: Upstream | None = None
         self.answering = False
@@ -190,6 +192,8 @@ class Exchange:
             return
         before = meter.tokens
         meter.add(block)
+        if self.gate is not None:
+            self.gate.tokens += meter.tokens - before
         if not before and meter.tokens and self.gate is not None:
             self.gate.first_token(self)
 
@@ -223,6 +227,7 @@ class InFlight:
 
     def leave_out(self, exchange: Exchange) -> None:
         """It is the operator's, who looks at this table: neither counted nor listed."""
+        exchange.aside = True
         self.rows.discard(exchange)
         self.total -= 1
         exchange.metered = False

@@ -13,7 +13,7 @@ from supervisor.proxy import asked
 from supervisor.proxy.inflight import Exchange
 
 # Routes that change the server, or reveal other clients' work (CONTRACT, "On the port"): for admin keys.
-ADMIN_PREFIXES = (b"/slots", b"/metrics", b"/v1/stream", b"/tools", b"/cors-proxy", b"/models/")
+ADMIN_PREFIXES = (b"/slots", b"/metrics", b"/v1/stream", b"/tools", b"/cors-proxy", b"/models/", b"/llmsup")
 ADMIN_POSTS = frozenset({b"/props", b"/lora-adapters", b"/models"})
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _CHANGES_NOTHING = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # "safe" in RFC 9110, 9.2.1
@@ -42,10 +42,18 @@ def check(exchange: Exchange, is_admin: Callable[[Exchange], bool] = nobody) -> 
     """Set ``path``; make the target origin-form.
 
     Raises:
-        BadRequest: a method or target that has no meaning here.
+        BadRequest: as `normalise`.
         Forbidden: an admin route, without an admin key.
         Unauthorized: likewise, with a key that is none.
     """
+    normalise(exchange)
+    path = exchange.path
+    if is_admin_route(exchange.method, path) and not is_admin(exchange):
+        raise Forbidden(f"{path.decode('latin-1')} is for administrators only")
+
+
+def normalise(exchange: Exchange) -> None:
+    """Set ``path``; make the target origin-form. Raises BadRequest: a method or target that has no meaning here."""
     if exchange.method in _REFUSED_METHODS:
         raise BadRequest(f"{exchange.method.decode()} is not supported here")
     target = exchange.target
@@ -61,8 +69,6 @@ def check(exchange: Exchange, is_admin: Callable[[Exchange], bool] = nobody) -> 
     if path.startswith(b"//"):
         path = b"/" + path.lstrip(b"/")
     exchange.path = path
-    if is_admin_route(exchange.method, path) and not is_admin(exchange):
-        raise Forbidden(f"{path.decode('latin-1')} is for administrators only")
 
 
 def _origin_form(target: bytes) -> bytes:

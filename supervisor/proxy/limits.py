@@ -36,11 +36,16 @@ _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"
 
 
 Decide = Callable[[], Decision]
+Tell = Callable[[str, str, int], None]
 GoOn = Callable[[Exchange, Decide], None]
 
 
 def _nowhere(exchange: Exchange, decide: Decide) -> None:
     raise AssertionError("nobody goes on with requests")
+
+
+def _nobody(client: str, limit: str, refused: int) -> None:
+    """Who is told where nobody wants to know."""
 
 
 class RateLimited(LlmsupError):
@@ -93,6 +98,7 @@ class Limits:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self._clock = clock
         self._violations = Violations()
+        self.tell: Tell = _nobody  # of each client, limit and number of refusals, once a minute
         self._outputs: dict[ModelName, OutputLength] = {}
         self._of_tokens: dict[str, bool] = {}
         self._of_others = False
@@ -240,7 +246,9 @@ class Limits:
         now_ns = self._clock.now_ns()
         self.limiter.cleanup(now_ns)
         for one in self._violations.due(now_ns):
-            log.warning("rate limited", client=one.client or "many more", limit=one.limit, refused=one.count)
+            client = one.client or "many more"
+            log.warning("rate limited", client=client, limit=one.limit, refused=one.count)
+            self.tell(client, one.limit, one.count)
 
 
 def _cap(exchange: Exchange) -> int | None:

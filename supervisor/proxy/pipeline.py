@@ -22,15 +22,17 @@ from supervisor.errors import (
 )
 from supervisor.events import InstanceView
 from supervisor.keys.ring import Keyring
-from supervisor.proxy import answers, cached, ingress, permission, route
+from supervisor.proxy import answers, cached, ingress, permission, route, stages
 from supervisor.proxy.admission import Admission
 from supervisor.proxy.console import Console, ConsoleRules
 from supervisor.proxy.cors import Cors, CorsRules
 from supervisor.proxy.decision import Answer, Decision
 from supervisor.proxy.heads import Heads
 from supervisor.proxy.identity import IPV6_PREFIX, Identity, Rules
-from supervisor.proxy.inflight import Exchange, InFlight
+from supervisor.proxy.inflight import LEFT, Exchange, InFlight
 from supervisor.proxy.limits import Limits, RateLimited
+from supervisor.proxy.meters import Meters
+from supervisor.proxy.scrapes import Gather, Scrapes, may_scrape
 from supervisor.proxy.upload import BodyBudget
 from supervisor.proxy.wire import ClientConnection
 from supervisor.types import ModelName
@@ -38,6 +40,7 @@ from supervisor.types import ModelName
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 Decide = Callable[[Exchange], Decision]
+Tell = Callable[[Exchange, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,9 @@ class Wiring:
     require_key: bool = False
     console: ConsoleRules | None = None  # None: the operator has no way in on the port
     trusted_uids: frozenset[int] = frozenset()
+    gather: Gather | None = None  # who answers /metrics; None: nobody
+    metrics_on_loopback: bool = False
+    tell: tuple[Tell, ...] = ()  # who is told of each request that has ended, and when it did
 
 
 def identity_of(wiring: Wiring) -> Identity:
@@ -92,12 +98,16 @@ class Pipeline:
         self.heads = Heads()
         self.connections: set[ClientConnection] = set()
         self.in_flight = in_flight
+        self.meters = Meters()
+        self.tell = wiring.tell
         self._admission = admission
         self._clock = wiring.clock
         self._limits = wiring.limits
-        started = int(wiring.clock.wall().timestamp())
         self._identity = identity_of(wiring)
-        check = ingress.checker(continuing=wiring.continuing, is_admin=self._identity.is_admin)
+        is_admin: Callable[[Exchange], bool] = self._identity.is_admin
+        if wiring.metrics_on_loopback:
+            is_admin = may_scrape(is_admin)
+        check = ingress.checker(continuing=wiring.continuing, is_admin=is_admin)
         ask: Decide = Cors(wiring.cors).before(check) if wiring.cors is not None else check
         self._console = self._console_of(wiring)
         self.stages = (
@@ -105,15 +115,12 @@ class Pipeline:
             Stage(2, "who asks?", self._identity.resolve),
             Stage(3, "of which model?", route.chooser(admission.gates, wiring.default, wiring.aliases)),
             Stage(4, "may they?", permission.before(wiring.limits.decide)),
-            Stage(
-                5, "answered already?", cached.answerer(wiring.views, wiring.default, self._draining, started)
-            ),
+            Stage(5, "answered already?", self._own_answers(wiring)),
             Stage(6, "whose turn is it?", admission.decide),
             Stage(7, "over which connection?", self.send),
             Stage(8, "stream it back", None),  # `relay`, fed by the connection that 7 chose
         )
-        self._decisions = tuple(stage.decide for stage in self.stages if stage.decide is not None)
-        self._behind_limits = self._decisions[4:]
+        self.trace(on=False)
         wiring.limits.open(self._go_on)
 
     def _console_of(self, wiring: Wiring) -> Console | None:
@@ -126,6 +133,22 @@ class Pipeline:
             clock=wiring.clock,
             reject=self.reject,
         )
+
+    def _own_answers(self, wiring: Wiring) -> Decide:
+        started = int(wiring.clock.wall().timestamp())
+        look = cached.answerer(wiring.views, wiring.default, self._draining, started)
+        return look if wiring.gather is None else Scrapes(wiring.gather, self._labels).before(look)
+
+    def trace(self, *, on: bool) -> None:
+        """Whether every stage's decision goes to the log."""
+        self._tracing = on
+        asked = [stage for stage in self.stages if stage.decide is not None]
+        self._decisions = tuple(
+            stages.told(stage.number, stage.question, stage.decide) if on else stage.decide
+            for stage in asked
+            if stage.decide is not None
+        )
+        self._behind_limits = self._decisions[4:]
 
     def _draining(self) -> bool:
         return self._admission.draining
@@ -151,7 +174,7 @@ class Pipeline:
         except LlmsupError as error:
             self.reject(exchange, error)
         except Exception as error:  # a defect of ours must not take the connection's other requests along
-            log.exception("request failed", request_id=exchange.id.decode())
+            log.exception("request failed", **exchange.names)
             self.reject(exchange, LlmsupError(f"llmsup failed: {type(error).__name__}"))
 
     def _answer(self, exchange: Exchange, answer: Answer) -> None:
@@ -192,6 +215,7 @@ class Pipeline:
 
     def cancel(self, exchange: Exchange) -> None:
         """The client has left: stop the work, wherever it is."""
+        exchange.status = LEFT
         upstream, exchange.upstream = exchange.upstream, None
         if upstream is not None:
             upstream.cancel()
@@ -208,10 +232,23 @@ class Pipeline:
         return len(chosen)
 
     def end(self, exchange: Exchange) -> None:
+        if exchange.metered:
+            self._account(exchange, self._clock.now())
         self._limits.end(exchange)
         self.in_flight.remove(exchange)
         if exchange.gate is not None:
             exchange.gate.leave(exchange)
+
+    def _account(self, exchange: Exchange, now: float) -> None:
+        """Count the request, and tell of it; no defect there may keep it from its end."""
+        try:
+            self.meters.count(exchange, now)
+            for tell in self.tell:
+                tell(exchange, now)
+            if self._tracing:
+                stages.ended(exchange, now)
+        except Exception:
+            log.exception("request not accounted for", **exchange.names)
 
     def sweep(self, now: float) -> None:
         """Once a second: everything that has a deadline. No request has a timer of its own."""

@@ -200,6 +200,7 @@ class Relay(asyncio.Protocol):
         else:
             lines = self._begin_chunked(exchange)
         exchange.answering = True
+        exchange.status = head.status
         text = b"%b\r\n%b%b\r\n" % (
             lines,
             self._labels(exchange),
@@ -291,6 +292,7 @@ class Relay(asyncio.Protocol):
                 return
             extra = self._labels(exchange)
             exchange.answering = True
+            exchange.status = status
             self._write(answers.response(status, body, keep=exchange.keep, extra=extra))
             self.completed(reusable=self._head.keep and not self._surplus)
 
@@ -385,6 +387,7 @@ class Relay(asyncio.Protocol):
 
     def cut(self, exchange: Exchange, error: LlmsupError) -> None:
         """The client has part of an answer that will not be completed: say so where that is possible."""
+        exchange.status = error.status
         head = self._head
         chunked = head.framing is Framing.CHUNKED and not exchange.http10
         # An event ends in an empty line, and in JSON a line break is always escaped: so these ends are certain.

@@ -241,6 +241,7 @@ class ClientStream:
 
     def cut(self, error: LlmsupError) -> None:
         """It will not be completed, and must not look finished."""
+        self._exchange.status = error.status
         event = answers.event_stream_error(error, self._exchange.id)
         self._write(b"%x\r\n%b\r\n" % (len(event), event))
         self._exchange.connection.truncate(self._exchange, framed=True)

@@ -74,6 +74,7 @@ class Upstream(Relay):
         if exchange.connection.stalled_since is not None:
             self.pause()
         self._transport.write(self._pool.message(exchange))
+        exchange.sent_at = self._pool.clock.now()
 
     def cancel(self) -> None:
         """The client has left: closing is what makes llama-server stop generating."""
@@ -180,7 +181,7 @@ class Upstream(Relay):
             else:
                 stream.close()
         except CannotContinue as why:
-            log.warning("stream cut", request_id=exchange.id.decode("latin-1"), because=str(why))
+            log.warning("stream cut", **exchange.names, because=str(why))
             stream.cut(UpstreamCrashed(f"{error.message}, and what follows could not be right: {why}"))
 
     def once_more(self, *, strange: bool, reusable: bool) -> None:
@@ -204,7 +205,7 @@ class Pool:
         self.answered = False  # work has been done, since the latest sweep
         self._endpoint = endpoint
         self._model = model
-        self._clock = clock
+        self.clock = clock
         self._idle: list[Upstream] = []
         self._busy: set[Upstream] = set()
         self._connecting: dict[asyncio.Task[Upstream], Exchange] = {}
@@ -301,7 +302,7 @@ class Pool:
 
     def give_back(self, upstream: Upstream) -> None:
         self._busy.discard(upstream)
-        upstream.idle_since = self._clock.now()
+        upstream.idle_since = self.clock.now()
         self._idle.append(upstream)
 
     def forget(self, upstream: Upstream) -> None:

@@ -88,10 +88,13 @@ class ClientConnection(RequestReader):
         """A client may close its half and still read (RFC 9112, 9.6). Whether it does, a probe tells.
 
         HTTP/1.0 knows no interim responses to probe with: there, who has closed has left. So it is with TLS,
-        where asyncio closes both halves whatever is said here.
+        where asyncio closes both halves whatever is said here, and with the operator's streams, in which nothing
+        may be said for long.
         """
         current = self.current
-        if (current is None and not self._queue) or (current is not None and current.http10):
+        if (current is None and not self._queue) or (
+            current is not None and (current.http10 or current.aside)
+        ):
             return False
         if not self._transport.can_write_eof():
             return False

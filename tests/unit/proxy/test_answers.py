@@ -1,6 +1,7 @@
 """`proxy.answers`: complete responses, and the one error body."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import h11
@@ -99,3 +100,11 @@ def test_health_says_why_it_failed():
 def test_health_while_draining_is_a_503_whatever_the_state(state):
     status, body = answers.health(view(state), draining=True)
     assert (status, json.loads(body)["status"]) == (503, "draining")
+
+
+def test_health_of_a_model_that_the_next_request_loads_is_good():
+    unloaded = replace(view("STOPPED", wanted=False), on_demand=True)
+    status, body = answers.health(unloaded, draining=False)
+    assert (status, json.loads(body)["state"]) == (200, "STOPPED")
+    assert answers.health(unloaded, draining=True)[0] == 503
+    assert answers.health(view("STOPPED", wanted=False), draining=False)[0] == 503

@@ -1,0 +1,43 @@
+"""llama-server's own metrics, taken from its text and told apart by model.
+
+Whatever it writes, what comes out is bounded, is about `llamacpp:` only, and cannot be taken for ours.
+"""
+
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from supervisor.types import KIB
+
+PREFIX = "llamacpp:"
+MOST_BYTES = 256 * KIB  # today's has 3 KiB
+MOST_SAMPLES = 500  # of one model
+_KINDS = frozenset({"counter", "gauge"})
+
+
+def families(text: str, model: str) -> list[Metric]:
+    """Its counters and gauges with ``model`` as a label.
+
+    Raises:
+        ValueError: it is no text of metrics, or far too long.
+    """
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"{len(text)} bytes of metrics")
+    return list(_relabelled(text, model))
+
+
+def _relabelled(text: str, model: str) -> Iterator[Metric]:
+    left = MOST_SAMPLES
+    for family in text_string_to_metric_families(text):
+        samples = family.samples[:left]
+        if not family.name.startswith(PREFIX) or not samples:
+            continue
+        left -= len(samples)
+        kind = family.type if family.type in _KINDS else "unknown"
+        if kind == "counter" and any(not one.name.endswith("_total") for one in samples):
+            kind = "unknown"  # OpenMetrics has no counters of another name
+        metric = Metric(family.name, family.documentation, kind)
+        for one in samples:
+            metric.add_sample(one.name, {**one.labels, "model": model}, one.value)
+        yield metric

@@ -1,0 +1,79 @@
+"""`/metrics` on the port: who may read it, and its answer, which comes once the children have had their half second.
+
+It holds no slot, no place in the queue and no limit. Scrapes that come while one is being answered share its answer.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from supervisor.errors import LlmsupError
+from supervisor.proxy import answers, cached
+from supervisor.proxy.console import sits_here
+from supervisor.proxy.decision import WAIT, Decision
+from supervisor.proxy.inflight import Exchange
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("metrics")
+
+Gather = Callable[
+    [str], Awaitable[tuple[bytes, str]]
+]  # what a scraper accepts -> the text and its Content-Type
+Decide = Callable[[Exchange], Decision]
+_READING = frozenset({b"GET", b"HEAD"})
+_ACCEPT = re.compile(rb"^accept:(.*)\r$", re.IGNORECASE | re.MULTILINE)
+
+
+def may_scrape(is_admin: Callable[[Exchange], bool]) -> Callable[[Exchange], bool]:
+    """On admin routes: whoever sits at this machine may read this one without a key, too."""
+
+    def may(exchange: Exchange) -> bool:
+        if (
+            exchange.path == cached.METRICS
+            and exchange.fields.key is None
+            and exchange.method in _READING
+            and sits_here(exchange.peer, exchange.fields)
+        ):
+            return True
+        return is_admin(exchange)
+
+    return may
+
+
+class Scrapes:
+    """``labels``: the header lines that every answer has."""
+
+    def __init__(self, gather: Gather, labels: Callable[[Exchange], bytes]) -> None:
+        self._gather = gather
+        self._labels = labels
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def before(self, others: Decide) -> Decide:
+        """Stage 5, for this path; the others pay for a comparison."""
+
+        def decide(exchange: Exchange) -> Decision:
+            if exchange.path != cached.METRICS or exchange.method not in _READING:
+                return others(exchange)
+            task = asyncio.create_task(self._answer(exchange), name="scrape")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return WAIT
+
+        return decide
+
+    async def _answer(self, exchange: Exchange) -> None:
+        status = 200
+        try:
+            body, kind = await self._gather(_accepted(exchange))
+        except Exception as failed:  # whoever scrapes must be told something, and soon
+            log.exception("no metrics", **exchange.names)
+            error = LlmsupError(f"llmsup failed: {type(failed).__name__}")
+            status, body, kind = 500, answers.error_body(error, exchange.id), answers.JSON.decode()
+        if not exchange.gone:
+            exchange.connection.answer(exchange, status, body, self._labels(exchange), kind.encode())
+
+
+def _accepted(exchange: Exchange) -> str:
+    """The values of Accept, of which only a scrape's matter here."""
+    return b",".join(_ACCEPT.findall(exchange.fields.passed)).decode("latin-1")
