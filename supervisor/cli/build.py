@@ -43,6 +43,12 @@ def command(
 
     An interrupted build continues when run again. With --source, name the result in the configuration
     (llama_server.binary); the pinned build is found by itself.
+
+    \b
+    Examples:
+      llmsup build
+      llmsup build --backend cuda --jobs 8
+      llmsup build --source ~/src/llama.cpp --print-path
     """
     if print_path and as_json:
         raise click.UsageError("--print-path and --json exclude each other")

@@ -2,15 +2,20 @@
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import completing, context
 
 
 @click.command("cancel")
-@click.argument("request_id", metavar="ID")
+@click.argument("request_id", metavar="ID", shell_complete=completing.requests)
 def command(request_id: str) -> None:
     """End one request: its client is told so, and its slot is free.
 
     ID is what `llmsup requests` shows, and what the client got as x-request-id.
+
+    \b
+    Examples:
+      llmsup cancel 5f0c7d0e31aa-2b
+      llmsup requests; llmsup cancel my-own-x-request-id
     """
     from urllib.parse import quote
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import completing, context
 from supervisor.errors import ConfigError, LlmsupError, NotRunning
 
 SILENCE_S = 300.0
@@ -19,7 +19,7 @@ KEY_VARIABLE = "LLMSUP_API_KEY"
 
 @click.command("chat")
 @click.argument("text", nargs=-1, required=True)
-@click.option("--model", help="Which model [default: the default model].")
+@click.option("--model", help="Which model [default: the default model].", shell_complete=completing.models)
 @click.option("--system", help="A system message to begin with.")
 @click.option("--max-tokens", type=click.IntRange(1), help="At most so many tokens.")
 @click.option("--temperature", type=click.FloatRange(0), help="0 always takes the likeliest word.")
@@ -35,6 +35,12 @@ def command(
     """Ask one question through the proxy; the answer streams to the terminal.
 
     $LLMSUP_API_KEY is the key to ask with, where one is required.
+
+    \b
+    Examples:
+      llmsup chat "Why is the sky blue?"
+      llmsup chat --model demo --max-tokens 50 --temperature 0 Hello
+      llmsup chat --system "Answer in French." "Good morning" --json
     """
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": " ".join(text)})

@@ -24,10 +24,17 @@ LIMIT_MB, MIN_FREE_MB = 2048, 256  # the configuration's defaults, when there is
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for machines.")
 @click.option("--model", "path", metavar="PATH", help="Look at this file in place of the configured models.")
 def command(as_json: bool, path: str | None) -> None:
-    """Look for what could keep llmsup from working, and say what to do. Exit code 1 when something does."""
+    """Look for what could keep llmsup from working, and say what to do. Exit code 1 when something does.
+
+    \b
+    Examples:
+      llmsup doctor
+      llmsup doctor --model ~/models/new.gguf
+      llmsup doctor --json | jq '.findings[] | select(.level == "fail")'
+    """
     findings: list[Finding] = []
     for finding in examine(path):
         findings.append(finding)
@@ -109,7 +116,7 @@ def _specs(loaded: "Loaded | None", path: str | None) -> list[ModelSpec]:
     """As the daemon would start them."""
     if loaded is None:
         return [_plain(path)] if path is not None else []
-    from supervisor.parts import spec_of
+    from supervisor.translate import spec_of
 
     settings = loaded.settings
     specs = {name: spec_of(name, model, settings) for name, model in settings.models.items()}

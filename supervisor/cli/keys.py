@@ -8,13 +8,15 @@ from pathlib import Path
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import completing, context, tables
+from supervisor.cli.tables import Cell, Column, Row
 from supervisor.errors import LlmsupError, NotFound, NotRunning
 from supervisor.keys import key as keys
 from supervisor.keys import store
 from supervisor.keys.key import Key, Scope
 
 TELL_TIMEOUT_S = 2.0
+_COLUMNS = tuple(map(Column, ("Id", "Name", "Scopes", "Pool", "Models", "Expires", "State")))
 
 
 @click.group("keys")
@@ -22,8 +24,10 @@ def command() -> None:
     """API keys: make one, see them, take one back. At once in force in a running llmsup.
 
     \b
-    llmsup keys create ci --pool batch --expires 90d
-    llmsup keys revoke ci
+    Examples:
+      llmsup keys create ci --expires 90d
+      llmsup keys list
+      llmsup keys revoke ci
     """
 
 
@@ -58,7 +62,14 @@ def _expiry(_: click.Context, __: click.Parameter, value: str | None) -> datetim
 def create(
     name: str, pool: str | None, scopes: tuple[str, ...], expires: datetime | None, models: str | None
 ) -> None:
-    """Make a key. It is printed once, on stdout, and kept only as a hash."""
+    """Make a key. It is printed once, on stdout, and kept only as a hash.
+
+    \b
+    Examples:
+      llmsup keys create ci --expires 90d
+      llmsup keys create ops --scope admin --scope inference
+      KEY=$(llmsup keys create demo-only --models demo)
+    """
     only = frozenset(part.strip() for part in models.split(",")) if models is not None else None
     if pool is not None or only is not None:
         _check_configured(pool, only)
@@ -79,9 +90,15 @@ def create(
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for machines.")
 def list_keys(as_json: bool) -> None:
-    """The keys there are; never the keys themselves."""
+    """The keys there are; never the keys themselves.
+
+    \b
+    Examples:
+      llmsup keys list
+      llmsup keys list --json | jq -r '.keys[] | select(.expired).name'
+    """
     present = store.read(_file()).keys
     now = datetime.now(UTC)
     if as_json:
@@ -91,24 +108,25 @@ def list_keys(as_json: bool) -> None:
     if not present:
         click.echo("there are no keys")
         return
-    click.echo(f"{'ID':<8}  {'NAME':<20} {'SCOPES':<16} {'POOL':<12} {'MODELS':<16} {'EXPIRES':<16}")
-    for key in present:
-        click.echo(_line(key, now).rstrip())
+    tables.show(_COLUMNS, [_row(key, now) for key in present])
 
 
-def _line(key: Key, now: datetime) -> str:
+def _row(key: Key, now: datetime) -> Row:
     expires = "never" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}"
     models = "all" if key.models is None else ",".join(sorted(key.models))
-    return (
-        f"{key.id:<8}  {key.name:<20} {','.join(sorted(key.scopes)):<16} {key.pool or 'user':<12} {models:<16} "
-        f"{expires:<16}{' EXPIRED' if key.expired(now) else ''}"
-    )
+    state = Cell("EXPIRED", "red") if key.expired(now) else "valid"
+    return Row((key.id, key.name, ",".join(sorted(key.scopes)), key.pool or "user", models, expires, state))
 
 
 @command.command("revoke")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=completing.keys)
 def revoke(name: str) -> None:
-    """Take back the key of that NAME or id."""
+    """Take back the key of that NAME or id. A running llmsup refuses it at once.
+
+    \b
+    Examples:
+      llmsup keys revoke ci
+    """
     gone = store.revoke(_file(), name)
     click.echo(f"key {gone.name} ({gone.id}) is revoked")
     _tell_daemon()

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import completing, context
 from supervisor.errors import LlmsupError, NotFound
 
 FOLLOW_S = 0.1
@@ -18,15 +18,29 @@ Write = Callable[[bytes], object]
 
 
 @click.command("logs")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=completing.models)
 @click.option("-f", "--follow", is_flag=True, help="Go on printing, across restarts, until Ctrl-C.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="So many last lines."
+    "-n",
+    "--lines",
+    type=click.IntRange(0),
+    default=50,
+    show_default=True,
+    help="So many of the last lines first; 0: none.",
 )
 @click.option("--daemon", is_flag=True, help="llmsup's own log instead of llama-server's.")
 @click.option("--errors", is_flag=True, help="Of llmsup's own log the errors.")
 def command(model: str | None, follow: bool, lines: int, daemon: bool, errors: bool) -> None:
-    """Print llama-server's output (of the default model, or MODEL)."""
+    """Print llama-server's output (of the default model, or MODEL), with and without a running daemon.
+
+    -f goes on over restarts of llama-server and of llmsup, and over rotated files; Ctrl-C ends it.
+
+    \b
+    Examples:
+      llmsup logs -n 200
+      llmsup logs demo -f
+      llmsup logs --daemon -f | grep warning
+    """
     path = _path(model, daemon=daemon, errors=errors)
     if not path.exists() and not follow:
         raise LlmsupError(f"nothing has been logged yet ({path})", hint="is it running? llmsup status")

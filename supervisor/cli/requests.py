@@ -6,18 +6,33 @@ from typing import Any
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import context, tables
 from supervisor.cli.status import span
+from supervisor.cli.tables import Column, Row
+
+_COLUMNS = (
+    Column("Id"),
+    Column("Age", right=True),
+    Column("Phase"),
+    Column("Model"),
+    Column("Client"),
+    Column("Request"),
+    Column("Notes"),
+)
 
 
 @click.command("requests")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for machines.")
 def command(as_json: bool) -> None:
     """The requests in flight, oldest first: whose, where, for how long.
 
+    Phases: waiting (for a slot or a llama-server), asked (inside it, nothing has come yet), answering.
+
     \b
-    llmsup requests             look
-    llmsup cancel ID            end one
+    Examples:
+      llmsup requests
+      llmsup requests --json | jq -r '.[].id'
+      llmsup cancel ID
     """
     rows = context.client().get("/requests")["requests"]
     if as_json:
@@ -26,13 +41,10 @@ def command(as_json: bool) -> None:
     if not rows:
         click.echo("no request is in flight")
         return
-    click.echo(f"{'ID':<24} {'AGE':>9} {'PHASE':<10} {'MODEL':<16} {'CLIENT':<24} REQUEST")
-    for row in rows:
-        click.echo(_line(row))
+    tables.show(_COLUMNS, [_row(row) for row in rows])
 
 
-def _line(row: dict[str, Any]) -> str:
-    asked = f"{row['method']} {row['path']}"
+def _row(row: dict[str, Any]) -> Row:
     notes = []
     if row["queue_ms"]:
         notes.append(f"waited {row['queue_ms']} ms")
@@ -40,8 +52,14 @@ def _line(row: dict[str, Any]) -> str:
         notes.append(f"{row['retries']} retries")
     if row["continued"]:
         notes.append(f"continued {row['continued']} times")
-    told = f"  ({', '.join(notes)})" if notes else ""
-    return (
-        f"{row['id']:<24} {span(row['age_s']):>9} {row['phase']:<10} {row['model'] or '-':<16} "
-        f"{row['client']:<24} {asked}{told}"
+    return Row(
+        (
+            row["id"],
+            span(row["age_s"]),
+            row["phase"],
+            row["model"] or "",
+            row["client"],
+            f"{row['method']} {row['path']}",
+            ", ".join(notes),
+        )
     )

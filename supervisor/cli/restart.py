@@ -1,18 +1,15 @@
 """`llmsup restart [MODEL]`."""
 
-import time
 from typing import Any
 
 import click
 
-from supervisor.cli import context
-from supervisor.errors import LlmsupError, TimedOut
-
-POLL_S = 0.05
+from supervisor.cli import awaited, completing, context
+from supervisor.errors import LlmsupError
 
 
 @click.command("restart")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=completing.models)
 @click.option(
     "--timeout",
     "timeout_s",
@@ -25,7 +22,14 @@ POLL_S = 0.05
 def command(model: str | None, timeout_s: float) -> None:
     """Restart one model's llama-server (default: the default model's).
 
-    Requests in flight are finished first; those that come meanwhile wait. Returns when it is READY.
+    Where there is memory for two, the new one is warmed beside the old one and takes over when it is READY;
+    the old one finishes what it has. Else requests in flight are finished first, and those that come
+    meanwhile wait. Returns when the new one is READY.
+
+    \b
+    Examples:
+      llmsup restart
+      llmsup restart demo --timeout 60
     """
     from urllib.parse import quote
 
@@ -34,18 +38,13 @@ def command(model: str | None, timeout_s: float) -> None:
     query = f"?model={quote(model, safe='')}" if model else ""
     name = client.post(f"/restart{query}")["restarting"]
     generation = before[name]["generation"]
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        now = next(m for m in client.get("/status")["models"] if m["name"] == name)
-        if now["generation"] > generation and now["state"] == "READY":
-            click.echo(f"{name} is READY (generation {now['generation']}, pid {now['pid']})")
-            return
-        _raise_if_failed(now, generation)
-        time.sleep(POLL_S)
-    raise TimedOut(f"{name} was not ready within {timeout_s:g} s", hint="see: llmsup status")
 
+    def reached(now: dict[str, Any]) -> bool:
+        if now["generation"] > generation:
+            awaited.raise_if_failed(now)
+        elif now["not_replaced"]:
+            raise LlmsupError(f"{name}: {now['not_replaced']}", hint=f"see: llmsup why {name}")
+        return bool(now["generation"] > generation and now["state"] == "READY")
 
-def _raise_if_failed(now: dict[str, Any], generation: int) -> None:
-    if now["generation"] > generation and now["state"] in {"FAILED", "CRASHLOOP"}:
-        death = now["last_death"] or {"cause": "unknown", "detail": ""}
-        raise LlmsupError(f"{now['name']} is {now['state']}: {death['cause']}: {death['detail']}")
+    now = awaited.until(client, name, reached, timeout_s=timeout_s, what="ready")
+    click.echo(f"{name} is READY (generation {now['generation']}, pid {now['pid']})")

@@ -16,7 +16,12 @@ from supervisor.errors import LlmsupError
 def command(ready_fd: int | None) -> None:
     """Run the daemon in the foreground, as systemd wants it.
 
-    SIGTERM and Ctrl-C drain and stop; a second one hurries.
+    SIGTERM and Ctrl-C drain and stop; a second one hurries. SIGHUP reads the configuration again.
+
+    \b
+    Examples:
+      llmsup run
+      LOG_LEVEL=debug llmsup --config my.yaml run
     """
     from supervisor import app
     from supervisor.settings.load import load

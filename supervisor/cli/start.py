@@ -33,7 +33,12 @@ def command(timeout_s: float) -> None:
     """Start the daemon in the background.
 
     Returns when the default model is READY, or says why it is not; the daemon's log is
-    llmsup.log in the log folder.
+    llmsup.log in the log folder. Exit code 5 when the model is not ready in time, 7 when llmsup runs already.
+
+    \b
+    Examples:
+      llmsup start
+      llmsup --config my.yaml start --timeout 30
     """
     from supervisor.settings.load import load
 

@@ -7,26 +7,66 @@ from typing import Any
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import context, tables
+from supervisor.cli.tables import Cell, Column, Row
 
 _COLOURS = {"READY": "green", "FAILED": "red", "CRASHLOOP": "red", "UNKILLABLE": "red", "STOPPED": None}
 
+_ROLES = {"next": "the next one", "leaving": "the old one", "standby": "standby"}
+_REASONS = {"ttl": "idle", "evicted": "another model needed the memory", "operator": "by an operator"}
+
+
+_COLUMNS = (
+    Column("Model"),
+    Column("State"),
+    Column("Pid", right=True),
+    Column("Port", right=True),
+    Column("Up", right=True),
+    Column("Memory", right=True),
+    Column("Slots", right=True),
+    Column("Restarts", right=True),
+)
+
 
 @click.command("status")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for machines.")
 def command(as_json: bool) -> None:
-    """What runs, in which state. Exit code 3 when no daemon does."""
+    """What runs, in which state. A table on a terminal, plain columns in a pipe.
+
+    Memory is what llama-server holds now, slots are busy ones of all. Exit code 3 when no daemon runs.
+
+    \b
+    Examples:
+      llmsup status
+      llmsup status --json | jq '.models[].state'
+      NO_COLOR=1 llmsup status
+    """
     state = context.client().get("/status")
     if as_json:
         click.echo(json.dumps(state, indent=2 if sys.stdout.isatty() else None))
         return
-    for line in page(state):
+    for line in above(state):
         click.echo(line)
+    tables.show(_COLUMNS, [_row(model) for model in state["models"]])
 
 
 def page(state: dict[str, Any]) -> Iterator[str]:
-    """For people: the whole first, each with what is wrong with it."""
+    """For people, plain: the whole first, each with what is wrong with it."""
+    yield from above(state)
+    yield from tables.plain(_COLUMNS, [_row(model) for model in state["models"]])
+
+
+def above(state: dict[str, Any]) -> Iterator[str]:
+    """What is said of llmsup as a whole."""
     yield _heading(state)
+    if refused := state.get("config_error"):
+        since = f"the configuration was edited and is wrong; the one before is in force (since {refused['since']})"
+        yield click.style(since, fg="red")
+        yield from (f"    {line}" for line in refused["message"].splitlines())
+    if pending := state.get("config_pending"):
+        yield click.style(
+            f"in the configuration, but only from the next start on: {', '.join(pending)}", fg="yellow"
+        )
     if state["memory"]["warning"]:
         yield click.style(f"memory above the limit: {state['memory']['warning']}", fg="red")
     if state["deaths"]["error"]:
@@ -35,44 +75,70 @@ def page(state: dict[str, Any]) -> Iterator[str]:
         yield click.style(f"no API key is accepted: {state['keys']['error']}", fg="red")
     if told := _log_trouble(state["logs"]["error"], state["logs"]["dropped"]):
         yield f"llmsup's own log: {told}"
-    yield from map(_model, state["models"])
 
 
 def _heading(state: dict[str, Any]) -> str:
     requests, memory = state["requests"], state["memory"]
     stopping = ", stopping" if state["stopping"] else ""
+    beside = f" and {state['listen_unix']}" if state.get("listen_unix") else ""
     return (
-        f"llmsup {state['version']}  {state['url']}  pid {state['pid']}, up {span(state['uptime_s'])}{stopping}\n"
+        f"llmsup {state['version']}  {state['url']}{beside}  pid {state['pid']}, up {span(state['uptime_s'])}{stopping}\n"
         f"requests: {requests['in_flight']} in flight, {requests['queued']} waiting, {requests['total']} in all, "
         f"{requests['failed']} failed   memory: {_mib(memory['children_rss_bytes'])} children, "
         f"{_mib(memory['daemon_rss_bytes'])} llmsup"
     )
 
 
-def _model(model: dict[str, Any]) -> str:
-    state = click.style(f"{model['state']:<10}", fg=_COLOURS.get(model["state"], "yellow"))
-    line = f"  {model['name']:<16} {state}"
-    if model["pid"] is not None:
-        slots = model["slots"]
-        line += (
-            f" pid {model['pid']} port {model['port']} up {span(model['uptime_s'])}"
-            f" {_mib(model['rss_bytes'])} slots {slots['busy']}/{slots['total']} restarts {model['restarts']}"
-        )
+def _row(model: dict[str, Any]) -> Row:
+    alive, slots = model["pid"] is not None, model["slots"]
+    return Row(
+        (
+            model["name"],
+            Cell(model["state"], _COLOURS.get(model["state"], "yellow")),
+            str(model["pid"]) if alive else "",
+            str(model["port"]) if alive else "",
+            span(model["uptime_s"]) if alive else "",
+            _mib(model["rss_bytes"]) if alive else "",
+            f"{slots['busy']}/{slots['total']}",
+            str(model["restarts"]),
+        ),
+        tuple(_notes(model)),
+    )
+
+
+def _notes(model: dict[str, Any]) -> Iterator[Cell]:
+    """What is not as always, and the last end."""
     if model["next_try_s"] is not None:
-        line += f" next try in {span(model['next_try_s'])}"
+        yield Cell(f"next try in {span(model['next_try_s'])}", "yellow")
     if model["circuit_breaker"] != "closed":
-        line += click.style("\n    circuit breaker open: requests wait until it answers again", fg="red")
+        yield Cell("circuit breaker open: requests wait until it answers again", "red")
     if model["suspect"]:
-        line += click.style(f"\n    suspected to hang: {model['suspect']}", fg="red")
+        yield Cell(f"suspected to hang: {model['suspect']}", "red")
     if model["degraded"]:
-        line += click.style(f"\n    degraded: {model['degraded']}", fg="yellow")
+        yield Cell(f"degraded: {model['degraded']}", "yellow")
+    if second := model.get("second"):
+        yield Cell(_second(second))
+    if model.get("not_replaced"):
+        yield Cell(model["not_replaced"], "red")
+    if model["state"] == "STOPPED" and (last := model.get("last_unload")):
+        yield Cell(f"unloaded {last['at']} ({_REASONS[last['reason']]}); the next request loads it again")
     written = model["log"]
     if written is not None and (told := _log_trouble(written["error"], written["dropped_lines"])):
-        line += f"\n    log: {told}"
+        yield Cell(f"log: {told}")
     death = model["last_death"]
     if death is not None:
-        line += f"\n    last end: {death['at']}  {death['cause']}: {death['detail']} (after {span(death['uptime_s'])})"
-    return line
+        yield Cell(
+            f"last end: {death['at']} {death['cause']}: {death['detail']} (after {span(death['uptime_s'])})"
+        )
+
+
+def _second(second: dict[str, Any]) -> str:
+    """``standby: READY (generation 2, pid 4711)``"""
+    process = (
+        f" (generation {second['generation']}, pid {second['pid']})" if second["pid"] is not None else ""
+    )
+    why = f": {second['why']}" if second["why"] else ""
+    return f"{_ROLES[second['role']]}: {second['state']}{process}{why}"
 
 
 def _log_trouble(error: str | None, dropped: int) -> str:

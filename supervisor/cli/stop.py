@@ -18,7 +18,16 @@ CONTROL_S = 10.0
     "--timeout", "timeout_s", type=float, metavar="S", help="Seconds to wait for the end [default: enough]."
 )
 def command(now: bool, timeout_s: float | None) -> None:
-    """Drain, stop llama-server, end the daemon. Returns when nothing is left."""
+    """Drain, stop llama-server, end the daemon. Returns when nothing is left.
+
+    Exit code 5 when it has not ended in time; it goes on ending.
+
+    \b
+    Examples:
+      llmsup stop
+      llmsup stop --now
+      llmsup stop --timeout 30 || llmsup stop --now
+    """
     run_dir = context.run_dir()
     try:
         context.client(min(timeout_s or CONTROL_S, CONTROL_S)).post("/stop?now=1" if now else "/stop")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import completing, context, tables
 from supervisor.cli.status import span
 from supervisor.errors import LlmsupError, NotFound, PermissionDenied
 from supervisor.events import Death
@@ -20,17 +20,32 @@ from supervisor.proc.remedies import remedy
 from supervisor.types import MIB
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LABEL = len("  what: ")
 EVIDENCE_LINES = 3  # of its last words, when no line said more than the others
 
 
 @click.command("why")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=completing.models)
 @click.option(
-    "-n", "--number", type=click.IntRange(1), default=5, show_default=True, help="So many deaths at most."
+    "-n",
+    "--number",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="So many deaths at most, newest first.",
 )
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for machines.")
 def command(model: str | None, number: int, as_json: bool) -> None:
-    """Why llama-server ended: the last deaths, newest first, with cause, evidence and what to do."""
+    """Why llama-server ended: the last deaths with cause, evidence, what llmsup did and what to do.
+
+    Of MODEL, or of all. Works without a daemon too: what it wrote down is read then.
+
+    \b
+    Examples:
+      llmsup why
+      llmsup why demo -n 20
+      llmsup why --json | jq '.last_day'
+    """
     state = _state()
     told = _told_by_daemon() if state is not None else None
     entries, wrong = (told, "") if told is not None else _written()
@@ -46,7 +61,8 @@ def command(model: str | None, number: int, as_json: bool) -> None:
         notes.append(f"not on the disk yet, and lost if llmsup ends now: {state['deaths']['error']}")
     for note in notes:
         click.echo(f"{click.style('note:', fg='yellow')} {note}")
-    click.echo("\n".join(_report(chosen, number, now, state, model)))
+    for line in _report(chosen, number, now, state, model):
+        click.echo(tables.wrapped(line, hang=LABEL))
 
 
 def _state() -> dict[str, Any] | None:
