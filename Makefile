@@ -12,7 +12,7 @@ STAMP := $(VENV)/.stamp
 JOBS ?= 3
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup run stop build model test test-unit test-integration test-slow test-real lint type layers check fuzz chaos soak bench bench-litellm bench-profile lock clean
+.PHONY: help setup run stop build model docs test test-unit test-integration test-slow test-real lint type layers check fuzz chaos soak bench bench-litellm bench-profile lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,9 @@ build: $(STAMP)-runtime  ## llama-server from the pinned source, once per user
 
 model: $(STAMP)-runtime  ## models/demo.gguf, made here, no network
 	@$(BIN)/python models/make_demo.py --if-missing
+
+docs: $(STAMP)-runtime  ## what the program knows of itself, into docs/reference.md
+	@PYTHONPATH=. $(BIN)/python docs/make_reference.py
 
 run: setup  ## set up, start llmsup in the background, ask the model something
 	@$(LLMSUP) status >/dev/null 2>&1 || $(LLMSUP) start
@@ -68,7 +71,7 @@ lint: $(STAMP)-dev  ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 type: $(STAMP)-dev  ## mypy --strict
-	@$(BIN)/mypy && $(BIN)/mypy --strict models/*.py && $(BIN)/mypy --strict --explicit-package-bases benchmarks/*.py
+	@$(BIN)/mypy && $(BIN)/mypy --strict models/*.py docs/*.py && $(BIN)/mypy --strict --explicit-package-bases benchmarks/*.py
 
 layers: $(STAMP)-dev  ## who may import whom
 	@$(BIN)/lint-imports

@@ -187,12 +187,16 @@ def test_the_port_may_come_from_systemd() -> None:
 def test_reload_applies_the_level_and_names_the_rest() -> None:
     with running() as daemon:
         before = daemon.child_pid
-        daemon.configure(log={"level": "debug"}, proxy={"queue_size": 7})
+        daemon.configure(log={"level": "debug", "format": "json"})
         done = daemon.cli("reload")
         assert (done.returncode, done.stderr) == (0, "")
-        changed, later, hint = done.stdout.splitlines()
-        assert changed == "changed: log.level"
-        assert later.endswith("the next start takes it up: proxy.queue_size")
+        assert done.stdout.splitlines()[:3] == ["at once:", "- log.level: info", "+ log.level: debug"]
+        assert done.stdout.splitlines()[3:6] == [
+            "next start of llmsup:",
+            "- log.format: auto",
+            "+ log.format: json",
+        ]
+        hint = done.stdout.splitlines()[-1]
         assert "llmsup start" in hint
         assert daemon.child_pid == before
 

@@ -2,31 +2,12 @@
 
 import os
 import stat
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.support import rawhttp
 from tests.support.daemon import chat_body, running
-
-# The interpreter may lie where only root can read, so it starts as root and then becomes somebody else.
-CONNECT_AS_NOBODY = """
-import os, socket, sys
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-try:
-    socket.socket(socket.AF_UNIX).connect(sys.argv[1])
-except OSError as exc:
-    print(type(exc).__name__)
-else:
-    print("connected")
-"""
-
-
-def connected_as_nobody(path: Path) -> str:
-    command = [sys.executable, "-I", "-c", CONNECT_AS_NOBODY, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+from tests.support.otheruser import as_nobody
 
 
 @pytest.mark.fault(53)
@@ -38,11 +19,15 @@ def test_the_control_socket_is_its_owners() -> None:
         if os.geteuid() == 0:  # nobody else can become somebody else
             for folder in (daemon.folder, daemon.state_dir):  # what keeps others out must be the daemon's own
                 folder.chmod(0o755)
-            assert connected_as_nobody(path) == "PermissionError"
+            assert as_nobody("connect", path) == "PermissionError"
             path.parent.chmod(0o755)
-            assert connected_as_nobody(path) == "PermissionError"
+            assert as_nobody("connect", path) == "PermissionError"
             path.chmod(0o666)
-            assert connected_as_nobody(path) == "connected"  # so it was the mode
+            assert as_nobody("connect", path) == "connected"  # so it was the mode
+            answer = as_nobody("ask", path, "POST", "/stop")  # and behind the mode, the kernel's word
+            assert answer.startswith("403 ")
+            assert "permission_denied" in answer
+            assert daemon.status()["stopping"] is False
             path.chmod(0o600)
             path.parent.chmod(0o700)
 

@@ -28,12 +28,19 @@ def lines(**changes: Any) -> list[str]:
     return click.unstyle("\n".join(page(state(**changes)))).splitlines()
 
 
-def test_where_all_is_well_there_are_three_lines():
+def test_where_all_is_well_there_are_four_lines():
     assert lines() == [
         "llmsup 1  http://127.0.0.1:8000  pid 1, up 9.0 s",
         "requests: 1 in flight, 0 waiting, 3 in all, 0 failed   memory: 27 MiB children, 30 MiB llmsup",
-        "  demo             READY      pid 7 port 40001 up 5.0 s 27 MiB slots 1/4 restarts 2",
+        "MODEL  STATE  PID   PORT     UP  MEMORY  SLOTS  RESTARTS",
+        "demo   READY    7  40001  5.0 s  27 MiB    1/4         2",
     ]
+
+
+def test_the_unix_socket_stands_beside_the_port():
+    told = next(page(state() | {"listen_unix": "/run/llmsup/sock"}))
+    assert told.startswith("llmsup 1  http://127.0.0.1:8000 and /run/llmsup/sock  pid 1")
+    assert " and " not in next(page(state() | {"listen_unix": None}))
 
 
 @pytest.mark.parametrize(
@@ -53,11 +60,31 @@ def test_what_is_wrong_has_a_line_of_its_own(changes, line):
 
 
 def test_one_that_waits_says_for_how_long():
-    assert (
-        lines(state="BACKOFF", pid=None, next_try_s=12.0)[-1]
-        == "  demo             BACKOFF    next try in 12.0 s"
-    )
+    told = lines(state="BACKOFF", pid=None, next_try_s=12.0)[-2:]
+    assert [line.split() for line in told] == [
+        ["demo", "BACKOFF", "-", "-", "-", "-", "1/4", "2"],
+        ["next", "try", "in", "12.0", "s"],
+    ]
 
 
 def test_spans():
     assert [span(it) for it in (4.2, 200, 18180, 187200)] == ["4.2 s", "3 min 20 s", "5 h 3 min", "2 d 4 h"]
+
+
+def test_a_refused_edit_and_what_waits_for_the_next_start_stand_below_the_heading():
+    error = {
+        "message": "c.yaml: 2 errors\nc.yaml:1:1: a\nc.yaml:2:1: b",
+        "since": "2030-01-01T00:00:00+00:00",
+    }
+    told = [
+        click.unstyle(line)
+        for line in page(state() | {"config_error": error, "config_pending": ["listen", "log.dir"]})
+    ]
+    assert told[1:6] == [
+        "the configuration was edited and is wrong; the one before is in force (since 2030-01-01T00:00:00+00:00)",
+        "    c.yaml: 2 errors",
+        "    c.yaml:1:1: a",
+        "    c.yaml:2:1: b",
+        "in the configuration, but only from the next start on: listen, log.dir",
+    ]
+    assert [*page(state() | {"config_error": None, "config_pending": []})] == [*page(state())]

@@ -1,4 +1,4 @@
-"""The units in config/systemd are what systemd reads, and agree with the program."""
+"""The units in config/systemd, and those that `llmsup install` writes, are what systemd reads and agree with the program."""
 
 import shutil
 import subprocess
@@ -6,16 +6,37 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.cli import unitfile
+from supervisor.cli.unitfile import Installation, service, socket, stamped, text, untouched, word
 from supervisor.settings.paths import DEFAULT_LISTEN
 from supervisor.settings.schema import Proxy
 
 UNITS = Path(__file__).parents[2] / "config/systemd"
+NEEDS_SYSTEMD = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd is not installed here"
+)
+MACHINE = Installation(
+    command=("/opt/llmsup/.venv/bin/llmsup",),
+    config=Path("/etc/llmsup/llmsup.yaml"),
+    listen=DEFAULT_LISTEN,
+    drain_timeout_s=Proxy().drain_timeout_s,
+    account="llmsup",
+    documentation=Path("/opt/llmsup/README.md"),
+)
+MINE = Installation(
+    command=("/home/me/my venv/bin/python", "-m", "supervisor"),
+    config=Path("/home/me/100%/$HOME.yaml"),
+    listen="[::1]:9000",
+    drain_timeout_s=600,
+    account=None,
+    environment=("LLMSUP_CACHE_DIR=/data/my $cache", "XDG_STATE_HOME=/data"),
+)
 
 
-def read(name: str) -> dict[str, dict[str, str]]:
+def parsed(unit: str) -> dict[str, dict[str, str]]:
     """Sections of ``key=value`` lines; every other line is a comment, a heading or empty."""
     sections: dict[str, dict[str, str]] = {}
-    for line in (UNITS / name).read_text().splitlines():
+    for line in unit.splitlines():
         if line.startswith("["):
             section = sections.setdefault(line.strip("[]"), {})
         elif line and not line.startswith("#"):
@@ -24,6 +45,15 @@ def read(name: str) -> dict[str, dict[str, str]]:
             assert key not in section, f"{key} twice"
             section[key] = value
     return sections
+
+
+def read(name: str) -> dict[str, dict[str, str]]:
+    return parsed((UNITS / name).read_text())
+
+
+def test_the_committed_units_are_those_install_writes_for_opt() -> None:
+    assert (UNITS / unitfile.SERVICE).read_text() == text(service(MACHINE))
+    assert (UNITS / unitfile.SOCKET).read_text() == text(socket(MACHINE))
 
 
 def test_the_service_promises_what_the_daemon_keeps() -> None:
@@ -40,6 +70,9 @@ def test_the_service_promises_what_the_daemon_keeps() -> None:
         "WatchdogSec": "30",
         "LimitNOFILE": "65536",
         "StateDirectory": "llmsup",
+        "RuntimeDirectory": "llmsup",
+        "NoNewPrivileges": "yes",
+        "ProtectSystem": "full",
         "ExecReload": "/bin/kill -HUP $MAINPID",
     }
     assert wanted.items() <= service.items()
@@ -52,18 +85,71 @@ def test_the_socket_is_the_fixed_port() -> None:
     assert (sock["ListenStream"], sock["Accept"]) == (DEFAULT_LISTEN, "no")
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed here")
-def test_systemd_finds_no_fault(tmp_path: Path) -> None:
-    for name in ("llmsup.service", "llmsup.socket"):
-        text = (UNITS / name).read_text().replace("/opt/llmsup/.venv/bin/llmsup", "/bin/true")
-        lines = [line for line in text.splitlines() if not line.startswith(("User=", "Group="))]
-        (tmp_path / name).write_text("\n".join(lines))
+def test_a_users_service_has_nothing_that_only_root_may_ask_for() -> None:
+    unit = parsed(text(service(MINE)))
+    assert not {"User", "Group", "StateDirectory", "CacheDirectory", "ProtectSystem"} & set(unit["Service"])
+    assert set(unit["Unit"]) == {"Description", "StartLimitIntervalSec"}  # it has no network-online.target
+    assert unit["Install"]["WantedBy"] == "default.target"
+    assert unit["Service"]["TimeoutStopSec"] == "630"
+    assert unit["Service"]["Environment"] == '"LLMSUP_CACHE_DIR=/data/my $cache" XDG_STATE_HOME=/data'
+    assert parsed(text(socket(MINE)))["Socket"]["ListenStream"] == "[::1]:9000"
+
+
+def test_what_systemd_would_split_or_expand_is_written_so_that_it_does_not() -> None:
+    assert word("/opt/llmsup/bin/llmsup") == "/opt/llmsup/bin/llmsup"
+    assert word("/a b/100%") == '"/a b/100%%"'
+    assert word("/$HOME/x") == "/$$HOME/x"
+    assert word('say "\\"\nExecStart=evil') == '"say \\"\\\\\\"\\nExecStart=evil"'
+    assert parsed(text(service(MINE)))["Service"]["ExecStart"] == (
+        '"/home/me/my venv/bin/python" -m supervisor --config /home/me/100%%/$$HOME.yaml run'
+    )
+
+
+def test_a_changed_unit_is_told_from_one_of_ours() -> None:
+    ours = stamped(text(service(MACHINE)), unitfile.SERVICE)
+    assert untouched(ours)
+    assert not untouched(ours + "Nice=5\n")
+    assert not untouched(text(service(MACHINE)))
+    assert parsed(ours) == parsed(text(service(MACHINE)))
+
+
+def test_every_line_but_the_description_has_its_reason() -> None:
+    for unit in (service(MACHINE), service(MINE), socket(MACHINE)):
+        for _, entries in unit:
+            silent = [entry.lines[0][0] for entry in entries if not entry.why]
+            assert silent in ([], ["Description"])
+
+
+def verified(folder: Path, *options: str) -> list[str]:
+    """What systemd-analyze has to say about units of ours."""
     done = subprocess.run(
-        ["systemd-analyze", "verify", *map(str, sorted(tmp_path.iterdir()))],
+        ["systemd-analyze", *options, "verify", *map(str, sorted(folder.iterdir()))],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    ours = [line for line in done.stderr.splitlines() if "llmsup" in line]  # other units are none of ours
-    assert not ours
+    return [line for line in done.stderr.splitlines() if "llmsup" in line]  # other units are none of ours
+
+
+def put(folder: Path, at: Installation) -> None:
+    for name, unit in ((unitfile.SERVICE, service(at)), (unitfile.SOCKET, socket(at))):
+        program = "ExecStart=" + word(at.command[0])
+        lines = stamped(text(unit), name).replace(program, "ExecStart=/bin/true").splitlines()
+        kept = [line for line in lines if not line.startswith(("User=", "Group="))]  # not on this machine
+        (folder / name).write_text("\n".join(kept) + "\n")
+
+
+@NEEDS_SYSTEMD
+@pytest.mark.parametrize("at", [MACHINE, MINE], ids=["machine", "user"])
+def test_systemd_finds_no_fault(tmp_path: Path, at: Installation) -> None:
+    put(tmp_path, at)
+    assert verified(tmp_path) == []
+
+
+@NEEDS_SYSTEMD
+def test_systemd_would_find_one(tmp_path: Path) -> None:
+    put(tmp_path, MACHINE)
+    with (tmp_path / unitfile.SERVICE).open("a") as file:
+        file.write("[Service]\nWatchdogSecs=1\n")
+    assert "WatchdogSecs" in " ".join(verified(tmp_path))
