@@ -13,6 +13,7 @@ import click
 
 from supervisor.cli.main import VERBS, root
 from supervisor.control.operations import OPERATIONS, Operation
+from supervisor.control.parameters import Parameter
 from supervisor.observe.metrics import FAMILIES
 from supervisor.proc.remedies import REMEDIES
 from supervisor.settings import jsonschema
@@ -212,9 +213,13 @@ def control() -> str:
 
 
 def _parameters(operation: Operation) -> str:
-    return "; ".join(
-        f"`{one.name}`{' (required)' if one.required else ''}: {one.summary}" for one in operation.parameters
-    )
+    return "; ".join(map(_parameter, operation.parameters))
+
+
+def _parameter(one: Parameter) -> str:
+    choices = one.schema.get("enum", ()) if one.default is not False else ()  # flags explain themselves
+    of = f" ({', '.join(choices)})" if choices else " (required)" if one.required else ""
+    return f"`{one.name}`{of}: {one.summary}"
 
 
 PARTS: Mapping[str, Callable[[], str]] = {

@@ -1,6 +1,7 @@
 """`llmsup logs [MODEL] [-f] [-n N]`: read from the file, so it works with and without a daemon."""
 
 import os
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -62,6 +63,13 @@ def _flushing(out: BinaryIO) -> Write:
     return write
 
 
+def _reader_left() -> bool:
+    """Whether stdout is a pipe that nobody reads any more, before there is something to write."""
+    look = select.poll()
+    look.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in look.poll(0))
+
+
 def _path(model: str | None, *, daemon: bool, errors: bool) -> Path:
     from supervisor.observe.logging import ERRORS, GENERAL
     from supervisor.proc.run import log_path
@@ -101,12 +109,19 @@ def _follow(path: Path, position: int, write: Write) -> None:
             try:
                 file = path.open("rb")
             except FileNotFoundError:
+                if _reader_left():
+                    return
                 time.sleep(FOLLOW_S)
                 continue
             file.seek(position)
         data = file.read(BLOCK)
         if data:
             write(data)
+            continue
+        if _reader_left():
+            return
+        if os.fstat(file.fileno()).st_size < file.tell():  # emptied in place: what it holds is new
+            file.seek(0)
             continue
         try:
             same = os.fstat(file.fileno()).st_ino == path.stat().st_ino

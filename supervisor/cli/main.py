@@ -4,6 +4,7 @@ import contextlib
 import errno
 import importlib
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,12 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"supervisor.cli.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click would write an empty line first, in a pipe too
+            raise click.exceptions.Abort from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, verbs in grouped().items():
             with formatter.section(title):
@@ -81,7 +88,7 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        if args and args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], VERBS, n=1)
@@ -135,13 +142,17 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = root.main(args=list(arguments), prog_name="llmsup", standalone_mode=False)
     except click.exceptions.Abort:
+        if sys.stderr.isatty():
+            click.echo(err=True)  # below the ^C
         code = _say("interrupted", INTERRUPTED)
     except click.ClickException as exc:
-        exc.show()
+        with contextlib.suppress(OSError):  # a full disk behind stderr: the exit code says it
+            exc.show()
         code = exc.exit_code
     except LlmsupError as exc:
         if isinstance(exc, BuildError) and exc.detail:
-            click.echo(exc.detail, err=True)
+            with contextlib.suppress(OSError):
+                click.echo(exc.detail, err=True)
         code = _say(str(exc), exc.exit_code)
     except SystemExit as exc:
         # 1 is click's answer to EPIPE: the reader (head, less) has left, which is no error. Verbs say others.
@@ -192,6 +203,6 @@ def _say_defect(error: Exception) -> int:
 
 def _say(message: str, code: int) -> int:
     prefix = click.style("llmsup: error:", fg="red", bold=True)
-    with contextlib.suppress(OSError):  # a full disk behind stderr: the exit code says it
+    with contextlib.suppress(OSError):
         click.echo(f"{prefix} {message}", err=True, color=False if tables.colourless() else None)
     return code

@@ -1,6 +1,5 @@
 """The control API as an ASGI application: the table of operations, answered in JSON, errors too."""
 
-import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable
@@ -94,8 +93,9 @@ class Api:
         if followed:
             self._streams.check_room()
         try:
-            follower = await asyncio.to_thread(Follower, path) if followed else None
-            lines = await asyncio.to_thread(last_lines, path, arguments["n"])
+            follower, lines = await self._streams.readers.run(
+                lambda: (Follower(path) if followed else None, last_lines(path, arguments["n"]))
+            )
         except OSError as exc:
             raise LlmsupError(f"{path} cannot be read: {exc.strerror}") from exc
         if follower is None:

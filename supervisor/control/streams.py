@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from supervisor.clock import Clock
 from supervisor.control.eventlog import Event, EventLog
+from supervisor.control.readers import Readers
 from supervisor.control.tail import Follower
 from supervisor.errors import QueueFull
 from supervisor.proc.run import within
@@ -66,6 +67,7 @@ class Streams:
         self._clock = clock
         self._news = asyncio.Event()
         self._closed = False
+        self.readers = Readers()
         self._shown: tuple[float, bytes] = (-SNAPSHOT_S, b"")
         self.open = 0
         events.subscribe(self._wake)
@@ -125,13 +127,20 @@ class Streams:
             self._shown = (now, shown)
         return shown
 
+    async def _added(self, follower: Follower) -> list[str]:
+        """None when it is not to be had now: it will be, with the next look."""
+        try:
+            return await self.readers.run(follower.read)
+        except QueueFull:
+            return []
+
     async def of_log(self, path: Path, lines: list[str], follower: Follower) -> AsyncIterator[bytes]:
         """These lines, and what is added to the file."""
         spoken_at = self._clock.now()
         yield block("lines", lines)
         try:
             while not self._closed:
-                fresh = await asyncio.to_thread(follower.read)
+                fresh = await self._added(follower)
                 now = self._clock.now()
                 if fresh or now - spoken_at >= HEARTBEAT_S:
                     spoken_at = now

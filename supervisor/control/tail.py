@@ -1,6 +1,7 @@
 """The end of a rotated log file, and what is added to it. Blocks on the disk: for threads."""
 
 import os
+import threading
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,6 +59,8 @@ class Follower:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._reading = threading.Lock()
+        self._abandoned = False
         self._file: BinaryIO | None = self._opened()
         self._rest = b""
         if self._file is not None:
@@ -65,7 +68,10 @@ class Follower:
 
     def read(self) -> list[str]:
         """The whole lines that have come since; a bounded part of them, if they are many."""
-        data = self._read()
+        with self._reading:
+            data = self._read()
+            if self._abandoned:
+                self._close()
         if not data:
             return []
         data = self._rest + data
@@ -83,7 +89,7 @@ class Follower:
         if not data and self._replaced():
             data = self._file.read(BLOCK_BYTES)  # written between the last look and the rotation
             if not data:
-                self.close()
+                self._close()
                 self._file = self._opened()
                 data = self._file.read(BLOCK_BYTES) if self._file is not None else b""
         return data
@@ -102,6 +108,13 @@ class Follower:
             return None
 
     def close(self) -> None:
+        """Never waits: a read that is under way closes the file when it comes back."""
+        self._abandoned = True
+        if self._reading.acquire(blocking=False):
+            self._close()
+            self._reading.release()
+
+    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -69,7 +69,7 @@ FAMILIES = _table(
     Family(
         "llm_requests_total",
         "counter",
-        "Requests that have ended, whoever answered them. status: what the client was sent; of an answer that was cut, "
+        "Requests that have ended, whoever answered them, health checks and scrapes left out. status: what the client was sent; of an answer that was cut, "
         "that of the error it ended with; 499 where the client left first. model: none where it was refused before "
         "that was known",
         ("model", "endpoint", "status", "pool"),

@@ -34,10 +34,9 @@ def _relabelled(text: str, model: str) -> Iterator[Metric]:
         if not family.name.startswith(PREFIX) or not samples:
             continue
         left -= len(samples)
-        kind = family.type if family.type in _KINDS else "unknown"
-        if kind == "counter" and any(not one.name.endswith("_total") for one in samples):
-            kind = "unknown"  # OpenMetrics has no counters of another name
-        metric = Metric(family.name, family.documentation, kind)
+        metric = Metric(
+            family.name, family.documentation, family.type if family.type in _KINDS else "unknown"
+        )
         for one in samples:
             metric.add_sample(one.name, {**one.labels, "model": model}, one.value)
         yield metric

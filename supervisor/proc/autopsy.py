@@ -101,12 +101,18 @@ def _phase(findings: Findings) -> str:
     return PHASES.get(findings.state, "loading")
 
 
-def what_next(judgement: Judgement, because: str) -> str:
-    """In words; ``because``: why the next start is the first on the safe profile, "" if it is not."""
+def what_next(judgement: Judgement, because: str, *, ordered: str | None = None) -> str:
+    """In words; ``because``: why the next start is the first on the safe profile, "" if it is not; ``ordered``: why we
+    ended it, if we did.
+    """
     profile = f", with the {because}" if because else ""
     match judgement.event:
         case Event.GONE_WANTED:
-            return "left it stopped, as wished"
+            return (
+                "left it ended: the next one serves, or none is wished"
+                if ordered == "restarted"
+                else "left it stopped, as wished"
+            )
         case Event.GONE_RETRY:
             return f"started it again at once{profile}"
         case Event.GONE_FAILED:

@@ -104,10 +104,10 @@ class History:
         judgement = self._judge(cause, end)
         self.record, self.delay_s = judgement.record, judgement.delay_s
         because = self._course.because if self._course.because != course.because else ""
-        clock = self._tools.clock
+        clock, ordered = self._tools.clock, findings.run.ordered if findings.run is not None else None
         self.last_death = replace(
             death(findings, cause, at=clock.wall(), now=clock.now()),
-            then=what_next(judgement, because),
+            then=what_next(judgement, because, ordered=ordered),
             degraded=degraded,
         )
         self._say(self.last_death)

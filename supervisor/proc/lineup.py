@@ -215,13 +215,29 @@ class Lineup:
         if self._beyond is not None:  # one is on its way already: that one anew, the old one as before
             await back.command(Event.RESTART)
             return
-        resting = not self._views[back].wanted
-        if resting and (cause := await room(back.spec)) is not None:
-            self._without_room(cause)
+        if self._views[back].wanted:
+            await self._begin(back, Event.RESTART)
             return
+        cause = await room(back.spec)
+        if not self._at_leisure(back):  # it was stopped, has died or was restarted meanwhile: that counts now
+            return
+        if cause is not None:
+            self._without_room(cause)
+        else:
+            await self._begin(back, Event.START)
+
+    async def _begin(self, back: Instance, event: Event) -> None:
+        """From now on whoever is newer than all there are takes over."""
         self._beyond = Generation(max(view.generation for view in self._views.values()))
-        await back.command(Event.START if resting else Event.RESTART)
+        await back.command(event)
         self._changed(self)
+
+    def _at_leisure(self, back: Instance) -> bool:
+        """The one in service serves and is to, and the second is not needed for anything yet."""
+        front, second = self._views[self._front], self._views[back]
+        return (
+            back is self._back and self._beyond is None and front.ready and front.wanted and not second.wanted
+        )
 
     async def tend(self, room: Room) -> None:
         """Called now and then: a standby is begun where one is wanted, missing, and there is memory for it; one that is
@@ -235,14 +251,12 @@ class Lineup:
             if self._views[back].wanted:  # it was wished for once
                 await back.command(Event.STOP)
             return
-        front = self._views[self._front]
-        if not (front.ready and front.wanted) or self._views[back].state != "STOPPED":
+        if not self._at_leisure(back) or self._views[back].state != "STOPPED":
             return
         cause = await room(back.spec)
-        before, self._no_standby = (
-            self._no_standby,
-            None if cause is None else f"no memory for it: {cause.detail}",
-        )
+        if not self._at_leisure(back):
+            return
+        before, self._no_standby = self._no_standby, f"{cause.name}: {cause.detail}" if cause else None
         if cause is None:
             await back.command(Event.START)
         elif before is None:

@@ -79,7 +79,8 @@ class Residents:
             NotFound: no such model.
         """
         lineup = self._fleet.lineup(name)
-        self._ordered.add(lineup.name)
+        if not lineup.view().ready:
+            self._ordered.add(lineup.name)
         await lineup.command(Event.START)
 
     async def check(self, spec: ModelSpec) -> Cause | None:

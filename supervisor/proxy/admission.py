@@ -57,15 +57,19 @@ class Admission:
         return None if exchange.gate.enter(exchange) else WAIT
 
     def make_room(self, newcomer: Exchange) -> bool:
-        """The queue is full. Whoever fills it with most gives the newest of theirs up for one who has fewer there."""
-        crowd = max((gate.waiting.longest() for gate in self.gates.values()), key=lambda one: one.count)
-        own = sum(gate.waiting.count(newcomer) for gate in self.gates.values())
-        if crowd.newest is None or crowd.count <= own + 1:
-            return False
-        gate = crowd.newest.gate
-        assert gate is not None  # noqa: S101  it waits there
-        gate.displace(crowd.newest)
-        return self.waiting < self.bounds.queue_size
+        """The queue is full. Whoever fills it with most gives the newest of theirs up for one who has fewer there.
+
+        More than one, where the next request of the same connection takes the place at once (pipelining).
+        """
+        while self.waiting >= self.bounds.queue_size:
+            crowd = max((gate.waiting.longest() for gate in self.gates.values()), key=lambda one: one.count)
+            own = sum(gate.waiting.count(newcomer) for gate in self.gates.values())
+            if crowd.newest is None or crowd.count <= own + 1:
+                return False
+            gate = crowd.newest.gate
+            assert gate is not None  # noqa: S101  it waits there
+            gate.displace(crowd.newest)
+        return True
 
     def pump(self) -> None:
         """Something became free: let the gates send in turn, so that none starves another."""

@@ -16,7 +16,7 @@ HEALTH = frozenset({b"/health", b"/v1/health"})
 MODELS = frozenset({b"/v1/models", b"/models"})
 METRICS = b"/metrics"
 OWN = HEALTH | MODELS | {METRICS}
-_READING = frozenset({b"GET", b"HEAD"})
+READING = frozenset({b"GET", b"HEAD"})
 
 
 def answerer(
@@ -25,7 +25,7 @@ def answerer(
     """Stage 5. ``started``: wall-clock seconds, for ``created``."""
 
     def look(exchange: Exchange) -> Answer | None:
-        if exchange.method not in _READING:
+        if exchange.method not in READING:
             return None
         if exchange.path in HEALTH:
             return Answer(*answers.health(views[default], draining=draining()))

@@ -34,7 +34,9 @@ OWN_HEADER = b"x-llmsup-csrf:"  # no form can send it, and no page of another or
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOOKING = frozenset({b"GET", b"HEAD"})
 _OWN_SITE = frozenset({b"same-origin", b"none"})  # "none": typed into the address bar
-HOW_TO = "llmsup keys create NAME --scope admin; then: Authorization: Bearer KEY, or open /llmsup/ in a browser"
+HOW_TO = (
+    "llmsup keys create NAME --scope admin; then: Authorization: Bearer KEY, or open /llmsup/ in a browser"
+)
 
 Reject = Callable[[Exchange, LlmsupError], None]
 
@@ -199,9 +201,15 @@ def same_origin(fields: RequestFields, page: bool) -> bool:
 
     ``page``: the request is for the page itself, to which links of other sites may lead.
     """
-    if fields.origin is not None and urlsplit(fields.origin.decode("latin-1")).netloc != _host(fields):
+    if fields.origin is not None and not (fields.host and _names(fields.origin, fields.host)):
         return False
     return page or fields.site is None or fields.site in _OWN_SITE
+
+
+def _names(origin: bytes, host: bytes) -> bool:
+    """Whether that origin is at this host and port."""
+    scheme, mark, place = origin.partition(b"://")
+    return bool(mark) and scheme in {b"http", b"https"} and place == host
 
 
 def sits_here(peer: str, fields: RequestFields) -> bool:

@@ -35,6 +35,7 @@ class PromptCounter:
         gate = exchange.gate
         return (
             MIN_BYTES <= len(exchange.body) <= MAX_BYTES
+            and exchange.needs_slot
             and exchange.path in _COUNTERS
             and gate is not None
             and gate.open

@@ -93,13 +93,12 @@ class Gate:
             ModelUnavailable: waiting would not help.
             QueueFull, QueueTimeout: too many wait already.
         """
-        admission = self._admission
-        if admission.quarantine and admission.quarantine.holds(
-            exchange.path, exchange.body, admission.clock.now()
-        ):
+        admission, clock = self._admission, self._admission.clock
+        if admission.quarantine and admission.quarantine.holds(exchange.path, exchange.body, clock.now()):
             raise quarantined()
         if self.open and (
-            not exchange.needs_slot or (self._free and (not self.waiting or self._next() is None))
+            not exchange.needs_slot
+            or (self._free and (not self.waiting or (self._next() is None and self.waiting.passes(exchange))))
         ):
             self._activate(exchange)
             return True
@@ -281,8 +280,9 @@ class Gate:
         return None
 
     def first_token(self, exchange: Exchange) -> None:
-        """Its prompt has been read; whoever was kept waiting for that goes now."""
-        exchange.first_token_at = self._admission.clock.now()
+        """Its prompt has been read; whoever was kept waiting for that goes now. Of a stream that goes on: once more."""
+        if not (exchange.continued and exchange.first_token_at):
+            exchange.first_token_at = self._admission.clock.now()
         if self.waiting.first_token(exchange):
             self._admission.pump()
 
@@ -320,18 +320,17 @@ class Gate:
 
     def _hopeless(self) -> LlmsupError | None:
         """Why waiting would be in vain, if it would."""
-        view, bounds, now = self.view, self._admission.bounds, self._admission.clock.now()
-        if self._admission.draining:
-            return ModelUnavailable("llmsup is shutting down", retry_after_s=bounds.queue_timeout_s)
+        admission, view = self._admission, self.view
+        now, timeout_s = admission.clock.now(), admission.bounds.queue_timeout_s
+        if admission.draining:
+            return ModelUnavailable("llmsup is shutting down", retry_after_s=timeout_s)
         if not (view.coming or view.on_demand):
-            return ModelUnavailable(
-                view.why(), hint="see: llmsup status", retry_after_s=bounds.queue_timeout_s
-            )
+            return ModelUnavailable(view.why(), hint="see: llmsup status", retry_after_s=timeout_s)
         if view.next_try_at is not None and not view.on_demand:
             wait_s = view.next_try_at - now
-            if wait_s > bounds.queue_timeout_s:
+            if wait_s > timeout_s:
                 return ModelUnavailable(f"{view.why()}; next try in {wait_s:.0f} s", retry_after_s=wait_s)
-        if not self.breaker.closed and self.breaker.until - now > bounds.queue_timeout_s:
+        if not self.breaker.closed and self.breaker.until - now > timeout_s:
             wait_s = self.breaker.until - now
             return ModelUnavailable(
                 f"llama-server ({view.name}) has failed too often; it is asked again in {wait_s:.0f} s",
@@ -341,7 +340,8 @@ class Gate:
 
     def _empty_queue(self, error: LlmsupError) -> None:
         waiting = self.waiting.clear()
-        self._admission.waiting -= len(waiting)
+        for exchange in waiting:  # all of them before the first is told, for that may begin another request
+            self._waited(exchange)
         for exchange in waiting:
             self._ties.reject(exchange, error)
 

@@ -186,7 +186,7 @@ class Exchange:
         return self.meter.tokens if self.meter is not None else 0
 
     def count(self, block: bytes) -> None:
-        """The tokens of the next block of its event stream; its gate is told of the first."""
+        """The tokens of the next block of its event stream; its gate is told of the first, and that a large one goes on."""
         meter = self.meter
         if meter is None:
             return
@@ -194,8 +194,8 @@ class Exchange:
         meter.add(block)
         if self.gate is not None:
             self.gate.tokens += meter.tokens - before
-        if not before and meter.tokens and self.gate is not None:
-            self.gate.first_token(self)
+            if meter.tokens > before and (not before or (self.large and self.continued)):
+                self.gate.first_token(self)
 
     @property
     def gone(self) -> bool:

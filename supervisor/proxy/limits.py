@@ -18,7 +18,7 @@ from supervisor.errors import LlmsupError, ServiceError
 from supervisor.proxy import cached, limit_headers
 from supervisor.proxy.counting import PromptCounter
 from supervisor.proxy.decision import WAIT, Decision
-from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.inflight import LEFT, Exchange
 from supervisor.ratelimit.limiter import Limiter, Refused
 from supervisor.ratelimit.pools import Pool
 from supervisor.ratelimit.store_redis import SharedLimiter, Unavailable, Verdict
@@ -135,11 +135,11 @@ class Limits:
         Raises:
             RateLimited, TooManyAtOnce: it would be too much; nothing is charged.
         """
-        if exchange.path in cached.OWN:  # a health check is never refused
-            return None
+        if exchange.path in cached.OWN and exchange.method in cached.READING:
+            return None  # a health check is never refused
         if not self._of_tokens.get(exchange.client.pool, self._of_others):
             return self._charge(exchange, 0)
-        if self._counter is not None and self._counter.worth(exchange):
+        if self._counter is not None and self._counter.worth(exchange) and not self._spent(exchange):
             self._later(self._counted(exchange, self._counter))
             return WAIT
         return self._charge(exchange, self._estimate(exchange))
@@ -178,17 +178,27 @@ class Limits:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _spent(self, exchange: Exchange) -> bool:
+        """Whether its client will be refused whatever the count is: then it costs the child nothing."""
+        name, pool, now_ns = exchange.client.name, exchange.client.pool, self._clock.now_ns()
+        if self.store is not None:
+            return self.store.refused_locally(name, pool, 1, now_ns) is not None
+        return any(not one.remaining for one in self.limiter.standings(name, pool, now_ns))
+
     async def _counted(self, exchange: Exchange, counter: PromptCounter) -> None:
-        prompt = await counter.count(exchange)
+        try:
+            prompt = await counter.count(exchange)
+        except Exception:  # a defect of ours: nobody else would end its wait
+            log.exception("prompt not counted", **exchange.names)
+            prompt = None
         if not exchange.gone:
             self._go_on(exchange, lambda: self._charge(exchange, self._estimate(exchange, prompt)))
 
     def _told(self, exchange: Exchange, verdict: "asyncio.Future[Verdict]") -> None:
-        """The store has decided. Nobody may wait for it any more."""
-        outcome = verdict.result()
+        """The store has decided, or failed to, which is told where requests fail. Nobody may wait for it any more."""
         if not exchange.gone:
-            self._go_on(exchange, lambda: self._take(exchange, outcome, self._clock.now_ns()))
-        elif not isinstance(outcome, Refused | Unavailable):
+            self._go_on(exchange, lambda: self._take(exchange, verdict.result(), self._clock.now_ns()))
+        elif not isinstance(outcome := verdict.result(), Refused | Unavailable):
             outcome.refund(self._clock.now_ns())
 
     def _estimate(self, exchange: Exchange, prompt: int | None = None) -> int:
@@ -233,11 +243,14 @@ class Limits:
             return
         usage = exchange.usage
         if usage is not None and not exchange.several:
-            grant.settle(usage.prompt + usage.completion, now_ns)
+            prompt = usage.prompt or prompt_of(len(exchange.body))  # 0: it was not told
+            grant.settle(prompt + usage.completion, now_ns)
             if usage.completion:
                 self._output(exchange).learn(usage.completion)
         elif exchange.produced:  # it was left or cut in the middle
             grant.settle(prompt_of(len(exchange.body)) + exchange.produced, now_ns)
+        elif exchange.status >= 400 and exchange.status != LEFT:  # an error is an answer of no tokens
+            grant.settle(0, now_ns)
         else:
             grant.settle(None, now_ns)
 

@@ -18,6 +18,7 @@ from supervisor.observe.metrics_page import Page
 from supervisor.proxy.inflight import LEFT, Exchange
 
 OTHER, NO_MODEL = "other", "(none)"  # which can be no model's name
+PROBES = frozenset({"/health", "/metrics"})  # asked all day by machines: no work, and no failures of work
 FAILURES = (500, 502, 503, 504)
 KEYS_MAX = 200  # beyond, keys are counted together
 _ROUTES = (
@@ -176,6 +177,8 @@ class Meters:
         """Failures have their series before there are any: the first of a series that begins with 1 is no increase."""
         counts: dict[tuple[str, str, int, str], int] = {}
         for (model, endpoint, status, pool), row in self._rows.items():
+            if endpoint in PROBES:
+                continue
             for failure in FAILURES if model != NO_MODEL else ():
                 counts.setdefault((model, endpoint, failure, pool), 0)
             counts[model, endpoint, status, pool] = row.requests

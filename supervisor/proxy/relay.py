@@ -189,6 +189,7 @@ class Relay(asyncio.Protocol):
 
     def _pass_on(self, exchange: Exchange, head: ResponseHead, body: bytes) -> None:
         """The head goes to the client, and the body after it as it comes."""
+        exchange.meter = None  # of an answer that was cut, or could not be assembled
         lines = head.lines
         length = 0 if exchange.is_head or head.status in _BODILESS else head.length
         if exchange.is_head or head.status in _BODILESS or head.framing is Framing.LENGTH:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from supervisor.observe.otel import Spans, Trace
+from supervisor.observe.otel import Finished, Spans, Trace
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.meters import ENDPOINTS, OTHER
 
@@ -35,12 +35,14 @@ class RequestSpans:
         route = ENDPOINTS.get(exchange.path, OTHER)
         status = exchange.status
         self._spans.add(
-            f"{exchange.method.decode('latin-1')} {route}",
-            Trace.of(exchange.trace, received=received),
-            began_ns=ended_ns - round((now - exchange.received_at) * SECOND_NS),
-            ended_ns=ended_ns,
-            attributes=attributes(exchange, route),
-            failed=f"status {status}" if status >= 500 else None,
+            Finished(
+                name=f"{exchange.method.decode('latin-1')} {route}",
+                trace=Trace.of(exchange.trace, received=received),
+                began_ns=ended_ns - round((now - exchange.received_at) * SECOND_NS),
+                ended_ns=ended_ns,
+                attributes=attributes(exchange, route),
+                failed=f"status {status}" if status >= 500 else None,
+            )
         )
 
 

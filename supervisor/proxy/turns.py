@@ -107,10 +107,20 @@ class Turns:
             return
         for exchange in self._active:
             self._flow(exchange)
-        held = bool(self._reading) and self._large < len(self._queue)
         for exchange in self._queue.in_turn():
-            if (free or not exchange.needs_slot) and not (held and exchange.large):
+            if (free or not exchange.needs_slot) and not (exchange.large and self._one_at_a_time):
                 yield exchange
+
+    @property
+    def _one_at_a_time(self) -> bool:
+        """Whether a large one is being read, and others wait that are not large."""
+        return bool(self._reading) and self._large < len(self._queue)
+
+    def passes(self, newcomer: Exchange) -> bool:
+        """Whether it may go past those that wait, none of whom may go: not if it is held for what holds them."""
+        return not (
+            self._one_at_a_time and newcomer.needs_slot and self._prefills.large(newcomer.path, newcomer.body)
+        )
 
     # ---- what goes
 

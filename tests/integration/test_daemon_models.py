@@ -66,7 +66,7 @@ class Askers:
 
 
 def test_a_model_is_loaded_by_its_first_request_and_unloaded_when_nobody_asks() -> None:
-    models = {"demo": {}, "other": {"preload": False, "ttl_s": 2, "aliases": ["also"]}}
+    models = {"demo": {}, "other": {"preload": False, "ttl_s": 4, "aliases": ["also"]}}
     with running(models=models, fake={"load_s": 0.2}) as daemon:
         assert daemon.model("other")["state"] == "STOPPED"
         assert ask(daemon, "also").json()["model"] == "other"
@@ -141,7 +141,7 @@ def test_models_are_listed_with_and_without_a_daemon() -> None:
         rows = json.loads(daemon.cli("models", "--json").stdout)
         assert [(row["state"], row["aliases"]) for row in rows] == [("READY", ["a"]), ("STOPPED", [])]
         text = daemon.cli("models").stdout
-        assert "* demo" in text
+        assert any(line.split()[:3] == ["demo", "yes", "READY"] for line in text.splitlines())
         assert "also called a" in text
         assert "loaded by its first request" in text
 
@@ -200,7 +200,7 @@ def test_a_restart_under_load_fails_nothing(streamed: bool) -> None:
 
 def test_while_the_next_one_loads_the_old_one_answers() -> None:
     with running() as daemon:
-        daemon.behave(load_s=2.0)
+        daemon.behave(load_s=6.0)
         old = daemon.child_pid
         restarting = daemon.popen("restart")
         daemon.wait_for(
@@ -209,7 +209,7 @@ def test_while_the_next_one_loads_the_old_one_answers() -> None:
         assert second_of(daemon)["role"] == "next"
         begun = time.monotonic()
         assert daemon.chat().status == 200
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 4.0
         assert daemon.child_pid == old
         assert restarting.wait(20) == 0
         assert daemon.child_pid != old
@@ -277,12 +277,12 @@ def standby_ready(daemon: DaemonUnderTest) -> dict[str, Any]:
 def test_a_standby_takes_over_while_the_first_loads_again() -> None:
     with running(models={"demo": {"standby": True}}) as daemon:
         standby = standby_ready(daemon)["second"]
-        daemon.behave(load_s=3.0)
+        daemon.behave(load_s=8.0)
         with Askers(daemon, 3) as askers:
             daemon.kill_child()
-            until(lambda: daemon.child_pid == standby["pid"], "it has taken over", 1.0)
+            until(lambda: daemon.child_pid == standby["pid"], "it has taken over", 4.0)
         askers.check()
-        assert max(seconds for _, seconds, _ in askers.said) < 1.5, "nobody waits for a load"
+        assert max(seconds for _, seconds, _ in askers.said) < 5.0, "nobody waits for a load"
         assert daemon.model()["last_death"]["cause"] == "killed"
         daemon.behave()
         standby_ready(daemon)

@@ -36,6 +36,8 @@ DOCUMENTS = (
     "benchmarks/README.md",
     "vendor/README.md",
     "requirements/README.md",
+    "config/systemd/README.md",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))),
 )
 MAKE_VERBS = {"help", "setup", "run", "test", "lint", "type", "check", "bench", "clean"}  # CONTRACT
 PURPOSES = {
@@ -93,6 +95,15 @@ def test_relative_links_resolve(document: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if "://" not in target:
             assert (path.parent / target).exists(), target
+    for target, heading in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", text):
+        other = (path.parent / target).read_text() if target else path.read_text()
+        assert heading in {anchor(line) for line in other.splitlines() if line.startswith("#")}, heading
+
+
+def anchor(heading: str) -> str:
+    """How a heading is linked to: ``## On the port`` is ``#on-the-port``."""
+    words = re.sub(r"[^a-z0-9 _-]", "", heading.lstrip("# ").lower())
+    return words.replace(" ", "-")
 
 
 # ---- the command
@@ -385,6 +396,16 @@ def test_readmes_example_is_minimal_yaml_with_two_keys_more() -> None:
     assert set(example) == set(minimal) == {"models"}
     (told,), (copied,) = example["models"].values(), minimal["models"].values()
     assert set(told) == {*copied, "context_size", "parallel"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_example_of_a_configuration_loads(document: str, tmp_path: Path) -> None:
+    """Whole ones as they are; parts of one with a model beside them."""
+    for number, block in enumerate(fenced((ROOT / document).read_text(), "yaml")):
+        file = tmp_path / f"{number}.yaml"
+        whole = "models" in yamlio.parse(block.encode(), document).data
+        file.write_text(block if whole else f"{block}\nmodels: {{demo: {{path: demo.gguf}}}}\n")
+        load(file, {})
 
 
 def test_readme_names_the_version() -> None:

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs/reference.md").read_text()
 PACKAGE = ROOT / "supervisor"
 # Header lines in our texts that go to a child or the control socket, not to a client.
-TO_LLAMA_SERVER = {"Host", "Authorization"}
+TO_LLAMA_SERVER = {"host", "authorization"}
 
 
 def section(heading: str) -> str:
@@ -94,7 +94,7 @@ def test_every_key_says_what_it_takes_and_means() -> None:
 def test_every_variable_of_the_environment_is_there() -> None:
     variables = {*MODEL_VARIABLES, LOG_LEVEL}
     for path in PACKAGE.rglob("*.py"):
-        variables |= set(re.findall(r"\"(LLMSUP_[A-Z]+(?:_[A-Z]+)*)\"", path.read_text()))
+        variables |= set(re.findall(r"\"((?:LLMSUP|OTEL)_[A-Z]+(?:_[A-Z]+)*)\"", path.read_text()))
     assert variables >= {"LLMSUP_CONFIG", "LLMSUP_CACHE_DIR"}
     assert variables - {MARKER} <= set(named("Environment"))
 
@@ -251,7 +251,7 @@ def written_headers() -> set[str]:
 
 def test_every_response_header_is_there() -> None:
     documented = {name.lower() for name in named("Headers")}
-    found = {name.lower() for name in written_headers() - TO_LLAMA_SERVER}
+    found = {name.lower() for name in written_headers()} - TO_LLAMA_SERVER
     assert {"retry-after", "x-request-id", "anthropic-ratelimit-tokens-reset", "set-cookie"} <= found
     assert found <= documented, found - documented
 

@@ -53,6 +53,27 @@ def test_the_unix_socket_stands_beside_the_port():
         ({"circuit_breaker": "open"}, "    circuit breaker open: requests wait until it answers again"),
         ({"suspect": "nothing has moved for 60 s"}, "    suspected to hang: nothing has moved for 60 s"),
         ({"degraded": "safe profile (threads 1)"}, "    degraded: safe profile (threads 1)"),
+        (
+            {"second": {"role": "standby", "state": "READY", "generation": 2, "pid": 8, "why": None}},
+            "    standby: READY (generation 2, pid 8)",
+        ),
+        (
+            {
+                "second": {
+                    "role": "standby",
+                    "state": "STOPPED",
+                    "generation": 0,
+                    "pid": None,
+                    "why": "no memory",
+                }
+            },
+            "    standby: STOPPED: no memory",
+        ),
+        (
+            {"second": {"role": "next", "state": "LOADING", "generation": 3, "pid": 9, "why": None}},
+            "    the next one: LOADING (generation 3, pid 9)",
+        ),
+        ({"not_replaced": "the old one goes on"}, "    the old one goes on"),
     ],
 )
 def test_what_is_wrong_has_a_line_of_its_own(changes, line):

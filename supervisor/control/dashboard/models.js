@@ -87,7 +87,7 @@ function showTiles(tiles, status) {
 function cardOf(model, chart) {
   const name = model.name;
   const facts = h("dl", { class: "facts" });
-  for (const label of ["Memory", "Slots", "Generation", "Restarts", "Up", "Process", "Port"]) {
+  for (const label of ["Memory", "Slots", "Tokens/s", "Generation", "Restarts", "Up"]) {
     facts.append(h("div", {}, h("dt", {}, label), h("dd", {})));
   }
   const button = (verb, question, path, words) => h("button", { type: "button", "aria-label": `${verb} ${name}`, onclick: () => act(question, `${path}?model=${encodeURIComponent(name)}`, words) }, verb);
@@ -96,7 +96,7 @@ function cardOf(model, chart) {
   const unload = button("Unload", [`Unload ${name}?`, "Running answers are finished, then its llama-server ends and its memory is free.", "Unload", true], "unload", `${name} is unloading`);
   const card = h("article", { class: "panel card", "aria-label": name },
     h("div", { class: "heading" }, h("h2", {}, name), badge("", "idle"), h("div", { class: "row end" }, restart, load, unload)),
-    h("p", { class: "muted path" }, model.model_path ?? ""),
+    h("p", { class: "muted path" }),
     facts, chart.element,
     h("p", { class: "note" }));
   card.parts = { facts, load, unload, restart };
@@ -113,17 +113,38 @@ function fill(card, model) {
   const values = [
     bytes(model.pid == null ? null : model.rss_bytes),
     `${model.slots.busy} / ${model.slots.total}`,
+    pace(card, model),
     model.generation,
     model.restarts,
     model.uptime_s == null ? "–" : span(model.uptime_s),
-    model.pid ?? "–",
-    model.port ?? "–",
   ];
   values.forEach((value, i) => text(facts.children[i].lastElementChild, value));
+  text(card.querySelector(".path"), [model.model_path, model.pid && `pid ${model.pid}`, model.port && `port ${model.port}`].filter(Boolean).join(" · "));
   const note = card.querySelector(".note");
   const [words, kind] = trouble(model);
   note.className = `note ${kind}`;
   text(note, words);
+}
+
+/** Of the streams since the look before; a model that does nothing has none. */
+function pace(card, model) {
+  const before = card.pace;
+  if (before?.model === model) return before.words; // the same look, shown again because of an event
+  const now = { model, at: performance.now(), words: model.slots.busy ? "0" : "–" };
+  const more = (model.tokens ?? 0) - (before?.model.tokens ?? Infinity);
+  if (more > 0) {
+    const rate = more / Math.max(0.001, (now.at - before.at) / 1000);
+    now.words = rate >= 100 ? String(Math.round(rate)) : rate.toFixed(1);
+  }
+  card.pace = now;
+  return now.words;
+}
+
+const ROLES = { next: "The next one, which is to take over", leaving: "The one before, which finishes what it has", standby: "Its standby" };
+
+function beside({ role, state, why, rss_bytes }) {
+  const size = rss_bytes ? `, ${bytes(rss_bytes)}` : "";
+  return `${ROLES[role] ?? role}: ${state}${size}${why ? ` (${why})` : ""}`;
 }
 
 function trouble(model) {
@@ -131,6 +152,8 @@ function trouble(model) {
   if (model.degraded) return [`Degraded: ${model.degraded}`, "warn"];
   if (model.circuit_breaker && model.circuit_breaker !== "closed") return ["Circuit breaker open: requests wait until it answers again", "warn"];
   if (model.next_try_s != null) return [`Next try in ${span(model.next_try_s)}`, "warn"];
+  if (model.not_replaced) return [`Not replaced: ${model.not_replaced}`, "warn"];
+  if (model.second) return [beside(model.second), "muted"];
   const death = model.last_death;
   if (death) return [`Last end ${clock(death.at)}: ${death.cause}, ${death.detail}`, "muted"];
   return ["", "muted"];

@@ -134,7 +134,8 @@ def test_headers_say_what_is_left(limited, clock):
     assert answer.header("x-ratelimit-limit-requests") == "60"
     assert answer.header("x-ratelimit-remaining-requests") == "59"
     assert answer.header("x-ratelimit-reset-requests") == "1s"
-    assert client.ask("/health", headers=USER).header("ratelimit") is None
+    client.get("/health", USER)
+    assert client.answer().header("ratelimit") is None
     statuses(client, 59)
     refused = client.ask("/echo", headers=USER)
     assert refused.header("ratelimit").startswith('"rpm";r=0;t=1')

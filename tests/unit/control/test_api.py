@@ -161,4 +161,6 @@ def test_every_operation_that_changes_something_is_a_post() -> None:
     looking = {"get"}
     assert {one.method.lower() for one in OPERATIONS} == looking | {"post"}
     for one in OPERATIONS:
-        assert (one.answer is None) == (one.path in {"/events", "/logs", "/metrics", "/openapi.json"}), one.path
+        assert (one.answer is None) == (one.path in {"/events", "/logs", "/metrics", "/openapi.json"}), (
+            one.path
+        )

@@ -47,7 +47,7 @@ def told(view: InstanceView, *, leases: int = 0, queued: int = 0, rows: int = 0)
     in_flight = InFlight()
     in_flight.rows = set(range(rows))  # type: ignore[assignment]  only their number counts
     in_flight.total, in_flight.failed = 9, 1
-    gates: Any = {view.name: SimpleNamespace(leases=leases, breaker=Breaker(BreakerBounds()))}
+    gates: Any = {view.name: SimpleNamespace(leases=leases, tokens=7, breaker=Breaker(BreakerBounds()))}
     return status(
         Snapshot(
             config="/etc/llmsup.yaml",
@@ -83,6 +83,7 @@ def test_a_ready_instance_in_full() -> None:
         "restarts": 2,
         "uptime_s": 20.0,
         "slots": {"total": 4, "busy": 3},
+        "tokens": 7,
         "next_try_s": None,
         "circuit_breaker": "closed",
         "suspect": None,

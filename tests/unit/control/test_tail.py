@@ -111,3 +111,20 @@ def test_a_line_without_end_is_passed_on_in_pieces(log: Path) -> None:
     got = [line for _ in range(3) for line in follower.read()]
     assert "".join(got) == "x" * (2 * tail.BLOCK_BYTES)
     follower.close()
+
+
+def test_closing_waits_for_no_read_and_the_read_closes(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.write_text("old\n")
+    follower = Follower(log)
+    file = follower._file
+    assert file is not None
+    read = follower._read
+
+    def slowly() -> bytes:
+        follower.close()  # as from another thread, while this one reads
+        assert not file.closed
+        return read()
+
+    monkeypatch.setattr(follower, "_read", slowly)
+    follower.read()
+    assert file.closed

@@ -132,3 +132,10 @@ def test_a_second_one_of_a_model_is_counted_beside_the_first(path):
     assert check(it, path, seat="#2") is None
     assert set(it.estimates) == {"demo", "demo#2"}
     assert check(it, path, name="other").name == "does_not_fit"
+
+
+def test_what_it_holds_itself_is_not_in_its_way(path):
+    it = budget(views(demo="READY"), limit_mb=60)
+    assert check(it, path) is None
+    assert asyncio.run(it.would_fit(spec(path=str(path), cache_ram_mb=0))) is None
+    assert asyncio.run(it.would_fit(spec(path=str(path), cache_ram_mb=0, seat="#2"))).name == "does_not_fit"

@@ -75,6 +75,7 @@ async def test_the_next_one_is_warmed_before_the_old_one_drains(on):
     assert on.living() == [new]
     assert on.view.second is None
     assert (on.view.last_death.generation, on.view.last_death.cause) == (1, "restarted")
+    assert on.view.last_death.then == "left it ended: the next one serves, or none is wished"
 
 
 async def test_whoever_looks_never_sees_it_away(on):
@@ -123,6 +124,17 @@ async def test_what_no_new_one_could_start_with_leaves_the_old_one(on, cause):
     await on.clock.advance(60)
     assert in_service(on)[:2] == ("READY", 1)
     assert cause.detail in on.view.not_replaced
+
+
+async def test_a_stop_while_memory_is_counted_beats_the_restart(on):
+    async def meanwhile(_: ModelSpec) -> Cause | None:
+        await on.fleet.command("demo", Event.STOP)
+        return None
+
+    await on.start()
+    await restart(on, meanwhile)
+    await on.clock.advance(60)
+    assert (on.view.state, on.living()) == ("STOPPED", [])
 
 
 async def test_memory_that_was_there_and_is_gone_again_is_no_failure(on):
@@ -240,10 +252,23 @@ async def test_without_memory_it_says_why_there_is_none(monkeypatch):
         await on.start()
         await on.lineup.tend(scarce)
         assert (on.view.second.role, on.view.second.state) == ("standby", "STOPPED")
-        assert on.view.second.why == f"no memory for it: {NO_ROOM.detail}"
+        assert on.view.second.why == f"does_not_fit: {NO_ROOM.detail}"
         await on.lineup.tend(plenty)
         await on.clock.advance(1)
         assert (on.view.second.state, on.view.second.why) == ("READY", None)
+
+
+async def test_no_standby_of_one_that_was_stopped_while_memory_was_counted(monkeypatch):
+    async with stage(monkeypatch, terms={"demo": Terms(standby=True)}) as on:
+
+        async def meanwhile(_: ModelSpec) -> Cause | None:
+            await on.fleet.command("demo", Event.STOP)
+            return None
+
+        await on.start()
+        await on.lineup.tend(meanwhile)
+        await on.clock.advance(60)
+        assert (on.view.state, on.living()) == ("STOPPED", [])
 
 
 async def test_it_takes_over_when_the_first_dies_and_that_becomes_the_standby(kept):
@@ -304,8 +329,15 @@ async def test_a_first_that_fails_for_good_leaves_the_standby_in_service(kept):
 
 
 async def test_a_stop_ends_both_and_brings_none_back(kept):
+    kept.traffic.busy = True
+    seen = len(kept.views)
     await kept.fleet.command("demo", Event.STOP)
-    await kept.clock.advance(5)
+    await kept.clock.settle()
+    assert "READY" not in {view.state for view in kept.views[seen:]}, (
+        "nobody takes over from one that is stopped"
+    )
+    kept.traffic.busy = False
+    await kept.clock.advance(35)
     await kept.lineup.tend(plenty)
     await kept.clock.advance(5)
     assert (kept.view.state, kept.living()) == ("STOPPED", [])

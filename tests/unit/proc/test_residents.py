@@ -1,6 +1,7 @@
 """Who is in memory: loaded by a request, unloaded after a while, unloaded for another."""
 
 import asyncio
+import signal
 from collections.abc import Collection
 from typing import Any
 
@@ -21,16 +22,25 @@ ON_DEMAND = Terms(preload=False)
 
 
 class Scales:
-    """A budget of ``places``, of which each process takes one."""
+    """A budget of ``places``, of which each process takes one, or what ``sizes`` says."""
 
     def __init__(self, on: Stage, places: int) -> None:
         self._on = on
         self.places = places
+        self.sizes: dict[str, int] = {}
+
+    def _size(self, name: str) -> int:
+        return self.sizes.get(name, 1)
 
     async def would_fit(self, spec: ModelSpec, *, without: Collection[str] = ()) -> Cause | None:
         views = self._on.fleet.holders.values()
-        taken = sum(one.state in HOLDING and one.holder not in {spec.holder, *without} for one in views)
-        return None if taken < self.places else Cause("does_not_fit", f"{taken} places are taken")
+        others = [one for one in views if one.holder not in {spec.holder, *without} and one.state in HOLDING]
+        taken = sum(self._size(one.name) for one in others)
+        return (
+            None
+            if taken + self._size(spec.name) <= self.places
+            else Cause("does_not_fit", f"{taken} places are taken")
+        )
 
     async def check(self, spec: ModelSpec) -> Cause | None:
         return await self.would_fit(spec)
@@ -125,6 +135,18 @@ async def test_an_operators_load_makes_room_as_a_request_does(house):
     assert house.loaded() == {"demo", "c"}
 
 
+async def test_an_old_wish_does_not_count_for_a_restart_of_its_own(house):
+    house.scales.places = 1
+    await house.ask("b")
+    await house.residents.load("b")
+    await house.on.fleet.command("b", Event.STOP)
+    await house.on.clock.advance(1)
+    await house.ask("c")
+    await house.on.fleet.command("b", Event.START)
+    await house.on.clock.advance(1)
+    assert house.loaded() == {"c"}
+
+
 async def test_as_few_as_will_do(house):
     house.scales.places = 3
     await house.ask("demo", "b", "c")
@@ -135,18 +157,18 @@ async def test_as_few_as_will_do(house):
     assert house.loaded() == {"demo", "c"}
 
 
-async def test_two_that_come_at_once_unload_no_more_than_both_need(house):
-    house.scales.places = 3
-    await house.ask("demo", "b")
-    house.scales.places = 2
-    await house.on.fleet.command("b", Event.STOP)
-    await house.on.clock.advance(1)
+async def test_of_two_that_come_together_the_second_waits_for_what_the_first_makes_free(house):
+    house.scales.sizes = {"demo": 2}
+    await house.ask("demo")
+    house.on.run.ignores = {signal.SIGTERM}  # it takes its time
     house.busy = {"b", "c"}
     house.residents.wanted(ModelName("b"))
+    await house.on.clock.advance(1)
     house.residents.wanted(ModelName("c"))
-    await house.on.clock.advance(2)
+    await house.on.clock.advance(60)
     assert house.loaded() == {"b", "c"}
     assert house.unloaded("demo") == "evicted"
+    assert all(house.on.fleet.views[name].last_death is None for name in "bc"), "neither was turned away"
 
 
 async def test_a_crash_loop_for_want_of_room_ends_with_the_next_request(house):
@@ -257,6 +279,35 @@ async def test_a_standby_goes_before_any_model_and_does_not_come_back_at_once(mo
         await it.residents.look()
         await on.clock.advance(1)
         assert on.view.second.state == "READY"
+
+
+async def test_a_standby_of_a_busy_model_goes_before_an_idle_model(monkeypatch):
+    terms = {"demo": Terms(standby=True), "b": ON_DEMAND, "c": ON_DEMAND}
+    async with stage(monkeypatch, "demo", "b", "c", terms=terms) as on:
+        it = House(on, places=3)
+        await it.ask("c")
+        await on.fleet.start_all()
+        await on.clock.settle()
+        await it.residents.look()
+        await on.clock.advance(1)
+        assert on.view.second.state == "READY"
+        await it.ask("b")
+        assert it.loaded() == {"demo", "b", "c"}
+        assert on.view.second.why == "its memory was needed for b" or "places are taken" in on.view.second.why
+
+
+async def test_the_next_generation_unloads_nobody_either(monkeypatch):
+    async def plenty(_: ModelSpec) -> Cause | None:
+        return None
+
+    async with stage(monkeypatch, "demo", "b", terms={"demo": Terms(), "b": Terms()}) as on:
+        it = House(on, places=2)
+        await on.fleet.start_all()
+        await on.clock.settle()
+        it.busy = {"demo"}
+        await on.fleet.restart("demo", plenty)
+        await on.clock.advance(2)
+        assert (it.unloaded("b"), it.loaded()) == (None, {"demo", "b"})
 
 
 async def test_a_second_one_evicts_nobody(monkeypatch):

@@ -1,0 +1,250 @@
+"""`proxy.limits`: stage 4 alone, with a limiter, a store and a counter of paper; what is charged at the end."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from supervisor.proxy.inflight import LEFT, Client, Exchange
+from supervisor.proxy.limits import Limits, LimitsUnavailable, RateLimited, TooManyAtOnce
+from supervisor.proxy.usage import Meter, Usage
+from supervisor.ratelimit.limiter import Grant, Limiter
+from supervisor.ratelimit.pools import pool
+from supervisor.ratelimit.store_redis import Unavailable
+from tests.support.clock import FakeClock
+from tests.support.desk import FIELDS
+from tests.support.proxyrig import view
+
+POOLS = {"anonymous": pool("anonymous", requests_per_hour=3, tokens_per_day=10_000, concurrent=2)}
+BODY = b"x" * 400  # a hundred tokens, by guess
+GUESS = 100 + 256
+
+
+class Stage:
+    """Stage 4 of one client, and what went on behind it."""
+
+    def __init__(self, **more: Any) -> None:
+        self.clock = FakeClock()
+        self.limiter = Limiter(POOLS)
+        self.limits = Limits(self.limiter, POOLS, self.clock, **more)
+        self.went_on: list[tuple[Exchange, object]] = []
+        self.limits.open(self._go_on)
+
+    def _go_on(self, exchange: Exchange, decide: Any) -> None:
+        try:
+            outcome = decide()
+        except Exception as error:
+            outcome = error
+        self.went_on.append((exchange, outcome))
+
+    def exchange(self, path: bytes = b"/completion", method: bytes = b"POST", body: bytes = BODY) -> Exchange:
+        connection = SimpleNamespace(current=None)
+        exchange = Exchange(connection, method, b"/", FIELDS, "")  # type: ignore[arg-type]  # of paper
+        connection.current = exchange
+        exchange.path, exchange.body = path, body
+        exchange.client = Client("ip:192.0.2.1", b"ip:192.0.2.1")
+        exchange.gate = SimpleNamespace(view=view("READY", port=1), open=True)  # type: ignore[assignment]  # of paper
+        return exchange
+
+    def left(self, name: str) -> int:
+        standings = self.limiter.standings("ip:192.0.2.1", "anonymous", self.clock.now_ns())
+        return next(one.remaining for one in standings if one.limit.name == name)
+
+    @property
+    def at_once(self) -> int:
+        account = self.limiter._accounts.get("ip:192.0.2.1")
+        return 0 if account is None else account.in_flight
+
+
+def leave(exchange: Exchange) -> None:
+    exchange.connection.current = None
+
+
+# ---- what a request costs in the end
+
+
+def metered(tokens: int) -> Meter:
+    meter = Meter(b"/completion")
+    meter.add(b'data: {"stop":false}\n\n' * tokens)
+    return meter
+
+
+ENDS: dict[str, tuple[dict[str, Any], int, int]] = {
+    "never sent": ({"attempts": 0}, 0, 0),
+    "refused after it was sent": ({"unserved": True}, 0, 0),
+    "it was told what it took": ({"usage": Usage(50, 7), "status": 200}, 1, 57),
+    "the prompt was not told": ({"usage": Usage(0, 7), "status": 200}, 1, 107),
+    "nobody knows": ({"status": 200}, 1, GUESS),
+    "of several only one was told": ({"usage": Usage(5, 7), "several": True, "status": 200}, 1, GUESS),
+    "left in the middle": ({"meter": metered(9), "status": LEFT}, 1, 109),
+    "left before the first token": ({"status": LEFT}, 1, GUESS),
+    "llama-server refused it": ({"status": 400}, 1, 0),
+    "llama-server failed at it": ({"status": 500}, 1, 0),
+    "cut in the middle": ({"meter": metered(9), "status": 502}, 1, 109),
+}
+
+
+@pytest.mark.parametrize(("became", "requests", "tokens"), ENDS.values(), ids=ENDS.keys())
+def test_what_a_request_costs_by_what_has_become_of_it(became, requests, tokens):
+    stage = Stage()
+    exchange = stage.exchange()
+    stage.limits.decide(exchange)
+    assert (stage.left("rph"), stage.left("tpd"), stage.at_once) == (2, 10_000 - GUESS, 1)
+    exchange.attempts = 1
+    for name, value in became.items():
+        setattr(exchange, name, value)
+    stage.limits.end(exchange)
+    stage.limits.end(exchange)  # once is enough
+    assert (stage.left("rph"), stage.left("tpd"), stage.at_once) == (3 - requests, 10_000 - tokens, 0)
+
+
+def test_only_reading_our_own_answers_is_free():
+    stage = Stage()
+    for method in (b"GET", b"HEAD"):
+        exchange = stage.exchange(b"/health", method)
+        assert stage.limits.decide(exchange) is None
+        assert exchange.grant is None
+    for _ in range(2):
+        stage.limits.decide(stage.exchange(b"/health"))  # a POST goes to llama-server
+    with pytest.raises(TooManyAtOnce):
+        stage.limits.decide(stage.exchange(b"/health"))
+
+
+# ---- where the prompt is counted first
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.asked = 0
+        self.told: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+    def worth(self, exchange: Exchange) -> bool:
+        return True
+
+    async def count(self, exchange: Exchange) -> int | None:
+        self.asked += 1
+        return await self.told
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("told", "tokens"), [(1000, 1256), (None, GUESS), (RuntimeError("odd"), GUESS)])
+async def test_a_request_whose_prompt_is_counted_goes_on_whatever_is_said(told, tokens):
+    counter = Counter()
+    stage = Stage(counter=counter)
+    exchange = stage.exchange()
+    assert stage.limits.decide(exchange) is not None
+    await settle()
+    assert (stage.went_on, stage.at_once) == ([], 0)
+    if isinstance(told, Exception):
+        counter.told.set_exception(told)
+    else:
+        counter.told.set_result(told)
+    await settle()
+    assert stage.went_on == [(exchange, None)]
+    assert stage.left("tpd") == 10_000 - tokens
+
+
+async def test_who_left_while_the_prompt_was_counted_is_not_charged():
+    counter = Counter()
+    stage = Stage(counter=counter)
+    exchange = stage.exchange()
+    stage.limits.decide(exchange)
+    await settle()
+    leave(exchange)
+    stage.limits.end(exchange)
+    counter.told.set_result(1000)
+    await settle()
+    assert (stage.went_on, stage.left("rph"), stage.at_once) == ([], 3, 0)
+
+
+async def test_nothing_is_counted_for_who_has_nothing_left():
+    counter = Counter()
+    stage = Stage(counter=counter)
+    for _ in range(3):
+        granted(stage).settle(None, stage.clock.now_ns())
+    with pytest.raises(RateLimited):
+        stage.limits.decide(stage.exchange())
+    assert counter.asked == 0
+
+
+# ---- where a store decides
+
+
+class Store:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.verdict: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def ask(self, client: str, pool: str, tokens: int) -> asyncio.Future[Any]:
+        return self.verdict
+
+    def refused_locally(self, *_: object) -> None:
+        return None
+
+
+def granted(stage: Stage) -> Grant:
+    grant = stage.limiter.admit("ip:192.0.2.1", "anonymous", GUESS, stage.clock.now_ns())
+    assert isinstance(grant, Grant)
+    return grant
+
+
+async def test_a_request_waits_for_the_store_and_goes_on():
+    store = Store()
+    stage = Stage(store=store)
+    exchange = stage.exchange()
+    assert stage.limits.decide(exchange) is not None
+    assert exchange.grant is None
+    store.verdict.set_result(grant := granted(stage))
+    await settle()
+    assert stage.went_on == [(exchange, None)]
+    assert exchange.grant is grant
+    assert b'"rph";r=2' in exchange.lines
+
+
+async def test_a_verdict_that_is_there_at_once_is_not_waited_for():
+    store = Store()
+    stage = Stage(store=store)
+    store.verdict.set_result(granted(stage))
+    exchange = stage.exchange()
+    assert stage.limits.decide(exchange) is None
+    assert exchange.grant is store.verdict.result()
+
+
+@pytest.mark.parametrize("outcome", ["granted", "unavailable"])
+async def test_who_left_while_the_store_was_asked_gets_everything_back(outcome):
+    store = Store()
+    stage = Stage(store=store)
+    exchange = stage.exchange()
+    stage.limits.decide(exchange)
+    leave(exchange)
+    stage.limits.end(exchange)
+    store.verdict.set_result(granted(stage) if outcome == "granted" else Unavailable(1.0, "away"))
+    await settle()
+    assert (stage.went_on, stage.left("rph"), stage.left("tpd"), stage.at_once) == ([], 3, 10_000, 0)
+
+
+async def test_nobody_is_admitted_where_the_store_is_away_and_the_operator_wants_it_so():
+    store = Store()
+    stage = Stage(store=store)
+    stage.limits.decide(stage.exchange())
+    store.verdict.set_result(Unavailable(2.5, "no answer"))
+    await settle()
+    [(_, error)] = stage.went_on
+    assert isinstance(error, LimitsUnavailable)
+    assert (error.status, error.retry_after_s) == (503, 2.5)
+
+
+async def test_a_store_that_fails_leaves_nobody_waiting():
+    store = Store()
+    stage = Stage(store=store)
+    stage.limits.decide(stage.exchange())
+    store.verdict.set_exception(RuntimeError("odd"))
+    await settle()
+    [(_, error)] = stage.went_on
+    assert isinstance(error, RuntimeError)
