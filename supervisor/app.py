@@ -34,6 +34,7 @@ from supervisor.proc.run import Launcher
 from supervisor.proc.state import Event
 from supervisor.proxy.wire import ClientConnection
 from supervisor.reload import Reloader, certificates
+from supervisor.roster import Roster
 from supervisor.settings.load import Loaded
 from supervisor.settings.notices import notices
 from supervisor.tls import ServerTls, tls_of
@@ -80,15 +81,17 @@ class Daemon:
         self._accounts = Accounts(parts.pipeline, logs.access.put, loaded.settings, os.environ)
         parts.telemetry.logs = lambda: [file.view() for file in [*logs.all, *parts.model_logs.values()]]
         own = [*self._accounts.appliers(), *([certificates(tls)] if tls is not None else [])]
+        self._roster = Roster(parts)
         self._reloader = Reloader(
             loaded,
             os.environ,
             notifier=notifier,
-            appliers=[*own, *appliers(parts)],
+            appliers=[*own, *appliers(parts), self._roster.applier()],
             clock=self._clock,
             on_reload=self._chronicle.reloaded,
             on_refusal=self._chronicle.config_refused,
         )
+        parts.fleet.when_gone(self._chronicle.forget)
         self._fleet, self._pipeline, self._admission = parts.fleet, parts.pipeline, parts.admission
         self._swept_at = self._clock.now()
         self._stop = asyncio.Event()
@@ -108,10 +111,6 @@ class Daemon:
             ),
         )
         self._control = ControlServer(desk, run_dir, Streams(self._chronicle.log, desk.look, self._clock))
-
-    @property
-    def default_model(self) -> ModelName:
-        return ModelName(self._loaded.settings.default_model)
 
     # ---- life
 
@@ -210,6 +209,7 @@ class Daemon:
         await self._control.close()
         if self._parts.limits.store is not None:
             await self._parts.limits.store.close()
+        await self._roster.close()
         await self._fleet.close()
         await self._parts.deaths.close()
         await self._parts.prober.aclose()
@@ -251,20 +251,22 @@ class Daemon:
 
     async def _announce(self, ready: Callable[[str], None]) -> None:
         """Tell whoever started us how the default model's first start ended: "" for READY, else why not."""
-        name = self.default_model
-        if not self._fleet.lineup(name).terms.preload:
-            ready("")  # its first request will load it
+        name = ModelName(self._loaded.settings.default_model)
+        lineup = self._fleet.lineups.get(name)
+        if lineup is None or not lineup.terms.preload:
+            ready("")  # its first request will load it, or it has been removed already
             return
         settled = {"READY", "FAILED", "CRASHLOOP"}
         await self._fleet.wait_for(
-            lambda views: views[name].state in settled or views[name].last_death is not None
+            lambda _: lineup.removed or lineup.view().state in settled or lineup.view().last_death is not None
         )
-        view = self._fleet.views[name]
-        if view.state not in settled:  # it died once; whether it comes back is worth a moment
+        if (
+            not lineup.removed and lineup.view().state not in settled
+        ):  # it died once; whether it comes back is worth a moment
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(10.0):
-                    await self._fleet.wait_for(lambda views: views[name].state in settled)
-        view = self._fleet.views[name]
+                    await self._fleet.wait_for(lambda _: lineup.removed or lineup.view().state in settled)
+        view = lineup.view()
         ready("" if view.ready else view.why())
 
     def request_stop(self, *, now: bool) -> None:

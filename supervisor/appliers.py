@@ -8,13 +8,12 @@ from dataclasses import replace
 
 from supervisor.parts import Parts
 from supervisor.reload import Applier, Commit
-from supervisor.renewal import models
 from supervisor.settings.schema import Settings
 from supervisor.translate import bounds_of, pools_of, shared_of, shares_of
 
 
 def appliers(parts: Parts) -> list[Applier]:
-    return [_limits(parts), _queue(parts), _bodies(parts), *models(parts)]
+    return [_limits(parts), _queue(parts), _bodies(parts)]
 
 
 def _limits(parts: Parts) -> Applier:

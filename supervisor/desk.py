@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from supervisor.control import clients
 from supervisor.control.chronicle import Chronicle
 from supervisor.control.effective import effective
@@ -28,8 +26,6 @@ from supervisor.reload import Reloader
 from supervisor.settings.load import Loaded
 
 CLIENTS_SHOWN = 50  # of those who have nothing in flight
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger("daemon")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +53,7 @@ class Desk:
 
     @property
     def _default(self) -> str:
-        return self._around.loaded.settings.default_model
+        return self._parts.pipeline.default
 
     # ---- looking
 
@@ -121,6 +117,7 @@ class Desk:
                 "aliases": [alias for alias, name in parts.aliases.items() if name == view.name],
             }
             for view in self._parts.fleet.views.values()
+            if not view.removed
         ]
 
     def config(self) -> dict[str, Any]:
@@ -151,7 +148,6 @@ class Desk:
         ended = self._parts.pipeline.cancel_by_id(request_id.encode("latin-1", "replace"))
         if not ended:
             raise NotFound(f"no request {request_id!r} is in flight", hint="see: llmsup requests")
-        log.warning("request cancelled", request_id=request_id)
         self._around.chronicle.action("cancel", request_id)
         return ended
 

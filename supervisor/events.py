@@ -114,6 +114,7 @@ class InstanceView:
     second: Second | None = None
     last_unload: Unload | None = None
     not_replaced: str | None = None  # why the latest restart left the old one in service
+    removed: bool = False  # no longer configured: it finishes what it has, and nobody is told of it
 
     @property
     def holder(self) -> str:
@@ -132,6 +133,8 @@ class InstanceView:
 
     def why(self) -> str:
         """In words: the state, and the last death if that is why."""
+        if self.removed:
+            return f"{self.name} is no longer in the configuration"
         if self.last_death is not None and self.state in {"BACKOFF", "CRASHLOOP", "FAILED", "STOPPED"}:
             return f"{self.name} is {self.state}: {self.last_death.cause}: {self.last_death.detail}"
         if self.suspect is not None:

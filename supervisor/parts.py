@@ -39,7 +39,7 @@ from supervisor.proxy.ties import Ties
 from supervisor.ratelimit.gcra import SECOND_NS
 from supervisor.ratelimit.limiter import Limiter
 from supervisor.ratelimit.store_redis import SharedLimiter
-from supervisor.settings.schema import Model, Settings
+from supervisor.settings.schema import Settings
 from supervisor.telemetry import Sources, Telemetry
 from supervisor.translate import (
     aliases_of,
@@ -85,10 +85,9 @@ class Parts:
     """Of one daemon; none of them does anything yet."""
 
     def __init__(self, settings: Settings, children: Children) -> None:
+        self.settings = settings  # those it was built from
         self.clock = SystemClock()
-        self.model_logs = {
-            ModelName(name): LogFile(log_path(settings.log_dir, name)) for name in settings.models
-        }
+        self.model_logs = {ModelName(name): self.log_of(name) for name in settings.models}
         self.aliases = aliases_of(settings)
         self.in_flight = InFlight()
         self.fleet = Fleet(self.clock)
@@ -120,7 +119,15 @@ class Parts:
             usage=self.admission.usage,
             default=ModelName(settings.default_model),
         )
-        self._add_instances(settings, children)
+        self._tools = self._tools_of(settings, children)
+        self.fleet.add(
+            (
+                one
+                for name in self.model_logs
+                for one in self.instances_of(name, settings, self.model_logs[name])
+            ),
+            terms_of(settings),
+        )
         self.admission.shares = shares_of(pools_of(settings))
         self.admission.open(
             self.fleet.views.values(),
@@ -140,6 +147,15 @@ class Parts:
         self.pipeline = self.telemetry.pipeline = Pipeline(
             self._wiring(settings), self.admission, self.in_flight
         )
+        for forget in (
+            self.admission.remove,
+            self.memory.forget,
+            self.budget.forget,
+            self.residents.forget,
+            self.telemetry.forget,
+            self._forget,
+        ):
+            self.fleet.when_gone(forget)
 
     def _telemetry(self, settings: Settings) -> Telemetry:
         return Telemetry(
@@ -180,9 +196,16 @@ class Parts:
         """Of the children there are; asked by threads."""
         return [view.pid for view in list(self.fleet.holders.values()) if view.pid is not None]
 
-    def _add_instances(self, settings: Settings, children: Children) -> None:
+    def _forget(self, name: ModelName) -> None:
+        del self.model_logs[name]
+
+    def log_of(self, name: str) -> LogFile:
+        """With a thread of its own, from now on."""
+        return LogFile(log_path(self.settings.log_dir, name))
+
+    def _tools_of(self, settings: Settings, children: Children) -> Tools:
         finder = BinaryFinder(settings.llama_server.binary)
-        tools = Tools(
+        return Tools(
             clock=self.clock,
             launcher=children,
             prober=self.prober,
@@ -194,32 +217,21 @@ class Parts:
             record_death=self.deaths.add,
             oom_kills=OomKills(),
         )
-        self.fleet.add(
-            (
-                one
-                for name, model in settings.models.items()
-                for one in self._both(name, model, settings, tools)
-            ),
-            terms_of(settings),
-        )
 
-    def _both(self, name: str, model: Model, settings: Settings, tools: Tools) -> Iterator[Instance]:
+    def instances_of(self, name: ModelName, settings: Settings, log_file: LogFile) -> Iterator[Instance]:
         """The instance in service, and one at rest for when a second is needed (`proc.lineup`)."""
-        spec, safe, numbers = (
-            spec_of(name, model, settings),
-            safe_spec_of(name, model, settings),
-            itertools.count(1),
-        )
+        model, numbers = settings.models[name], itertools.count(1)
+        spec, safe = spec_of(name, model, settings), safe_spec_of(name, model, settings)
         for seat in ("", SECOND):
             yield Instance(
                 replace(spec, seat=seat),
-                tools,
+                self._tools,
                 self.fleet.publish,
                 port=model.port,
                 startup_stall_s=model.startup_stall_s,
                 drain_s=settings.proxy.drain_timeout_s,
                 silence_s=settings.proxy.request_timeout_s,
-                log_file=self.model_logs[ModelName(name)],
+                log_file=log_file,
                 safe=None if safe is None else replace(safe, seat=seat),
                 numbers=numbers,
             )

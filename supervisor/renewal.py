@@ -1,44 +1,31 @@
 """A model's own keys, taken up while it serves: where its llama-server is told something else, a new one takes over.
 
 The new one is warmed beside the old one where there is memory for two (`proc.lineup`); if it cannot start, the old one goes on, and
-the status says why. What is not loaded stays so. Models that come or go wait for the next start.
+the status says why. What is not loaded stays so. Models that come and go are `roster`'s.
 """
 
 from dataclasses import replace
-from functools import partial
 
 from supervisor.parts import Parts
 from supervisor.proc.command import ModelSpec
 from supervisor.proc.instance import Instance
 from supervisor.proc.lineup import Lineup, Terms
-from supervisor.reload import Applier, Commit
-from supervisor.settings.schema import Model, Settings
+from supervisor.settings.schema import Settings
 from supervisor.translate import safe_spec_of, spec_of
 from supervisor.types import ModelName
 
 
-def models(parts: Parts) -> list[Applier]:
-    return [Applier((f"models.{name}",), partial(_prepare, parts, name)) for name in parts.fleet.lineups]
-
-
-def _prepare(parts: Parts, name: ModelName, settings: Settings) -> Commit | None:
-    if name not in settings.models:
-        return None
-    return partial(_commit, parts, name, settings)
-
-
-def _commit(parts: Parts, name: ModelName, settings: Settings) -> None:
-    model, lineup = settings.models[name], parts.fleet.lineups[name]
-    lineup.terms = Terms(model.preload, model.ttl_s, model.standby)
-    for alias in [alias for alias, of in parts.aliases.items() if of == name]:
-        del parts.aliases[alias]
-    parts.aliases |= dict.fromkeys(model.aliases, name)
-    if _renew(lineup, model, settings):
+def renew(parts: Parts, name: ModelName, settings: Settings) -> None:
+    """From now on it is what those say."""
+    lineup = parts.fleet.lineups[name]
+    if configure(lineup, settings):
         parts.residents.renewed(name)
 
 
-def _renew(lineup: Lineup, model: Model, settings: Settings) -> bool:
-    """Whether its llama-server is told something else now."""
+def configure(lineup: Lineup, settings: Settings) -> bool:
+    """Whether its llama-server is told something else from its next start on."""
+    model = settings.models[lineup.name]
+    lineup.terms = Terms(model.preload, model.ttl_s, model.standby)
     before = lineup.front.spec, lineup.front.port
     spec, safe = spec_of(lineup.name, model, settings), safe_spec_of(lineup.name, model, settings)
     for instance in lineup.instances:

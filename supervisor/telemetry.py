@@ -75,6 +75,13 @@ class Telemetry:
         """For the fleet: something about a model has changed."""
         self._recoveries.on_view(view, self._from.clock.now())
 
+    def forget(self, name: ModelName) -> None:
+        """It has been removed: its series end."""
+        self._failures.pop(name, None)
+        self._recoveries.forget(name)
+        if self.pipeline is not None:
+            self.pipeline.meters.forget(name)
+
     async def gather(self, accept: str) -> tuple[bytes, str]:
         """The text, and its Content-Type, for who accepts that (`Accept`)."""
         if self._asking is None or self._asking.done():
@@ -101,7 +108,8 @@ class Telemetry:
                 return metrics_child.families(text, view.name)
         except (TimeoutError, ValueError) as why:
             log.debug("no metrics of a child", model=view.name, why=repr(why))
-        self._failures[view.name] = self._failures.get(view.name, 0) + 1
+        if view.name in self._from.views:  # it may have been removed meanwhile
+            self._failures[view.name] = self._failures.get(view.name, 0) + 1
         return []
 
     # ---- ours

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from supervisor import __version__
-from supervisor.cli import streams, tables
+from supervisor.cli import streams
 from supervisor.errors import BuildError, LlmsupError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def root(ctx: click.Context, config: str | None) -> None:
       llmsup stop             end
       llmsup why --help       what a verb takes, with examples
     """
-    if tables.colourless():
+    if streams.colourless():
         ctx.color = False
 
 
@@ -165,7 +165,6 @@ def run(arguments: Sequence[str]) -> int:
         if os.environ.get(TRACEBACK):
             raise
         code = _say_defect(exc)
-    streams.settle()
     return code if isinstance(code, int) else 0
 
 
@@ -204,5 +203,5 @@ def _say_defect(error: Exception) -> int:
 def _say(message: str, code: int) -> int:
     prefix = click.style("llmsup: error:", fg="red", bold=True)
     with contextlib.suppress(OSError):
-        click.echo(f"{prefix} {message}", err=True, color=False if tables.colourless() else None)
+        click.echo(f"{prefix} {message}", err=True, color=False if streams.colourless() else None)
     return code

@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import os
+import traceback
 from collections.abc import Callable
 
 import click
@@ -41,6 +42,9 @@ def command(ready_fd: int | None) -> None:
         raise
     except OSError as error:  # a full disk, most likely: the log may not have room to say so
         tell(f"end 1 {error.filename or 'the system'}: {error.strerror or error}")
+        raise
+    except Exception:  # a defect: `start` shows a line of it, all belongs where the daemon's words go
+        traceback.print_exc()
         raise
 
 

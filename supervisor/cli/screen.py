@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import click
 
-from supervisor.cli import tables
+from supervisor.cli import streams
 from supervisor.cli.frame import Line
 
 # The alternate screen, the cursor hidden, no wrapping; and back.
@@ -132,7 +132,7 @@ class Screen:
 
 
 def styled(line: Line) -> str:
-    if tables.colourless():
+    if streams.colourless():
         return line.text
     if line.colour is None and not line.bold and not line.marked:
         return line.text

@@ -1,6 +1,5 @@
-"""Standard streams that whoever started us has closed."""
+"""Standard streams: those that whoever started us has closed, and whether there are colours in them."""
 
-import contextlib
 import os
 import sys
 
@@ -16,13 +15,6 @@ def fill() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
-def settle() -> None:
-    """Write what is left. Where that fails it has been said, and must not be tried again by the interpreter's end,
-    which would say it in its own words and change the exit code.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), stream.fileno())
+def colourless() -> bool:
+    """Whether the user or the terminal wants text alone (no-color.org)."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"

@@ -3,12 +3,13 @@
 rich costs tens of milliseconds of import, so only who looks at a terminal pays for it.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import click
+
+from supervisor.cli import streams
 
 GAP = "  "  # between plain columns; no cell holds two spaces in a row
 EMPTY = "-"  # for what there is not, so that a line has as many columns as the head
@@ -37,14 +38,9 @@ class Row:
     notes: Sequence[Cell] = ()
 
 
-def colourless() -> bool:
-    """Whether the user or the terminal wants text alone (no-color.org)."""
-    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-
-
 def drawn() -> bool:
     """Whether tables are drawn by rich."""
-    return sys.stdout.isatty() and not colourless()
+    return sys.stdout.isatty() and not streams.colourless()
 
 
 def show(columns: Sequence[Column], rows: Sequence[Row]) -> None:

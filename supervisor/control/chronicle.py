@@ -34,6 +34,11 @@ class Chronicle:
             self._states[view.name] = view.state
             self._add("state", _state(view, before))
 
+    def forget(self, name: ModelName) -> None:
+        """It has been removed. What has happened stays told."""
+        self._states.pop(name, None)
+        self._deaths.pop(name, None)
+
     def reloaded(self, outcome: Mapping[str, Any]) -> None:
         self._add("reload", outcome)
 

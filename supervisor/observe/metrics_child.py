@@ -28,15 +28,18 @@ def families(text: str, model: str) -> list[Metric]:
 
 
 def _relabelled(text: str, model: str) -> Iterator[Metric]:
+    written = {line.partition(" ")[0].partition("{")[0] for line in text.splitlines()}
     left = MOST_SAMPLES
     for family in text_string_to_metric_families(text):
         samples = family.samples[:left]
         if not family.name.startswith(PREFIX) or not samples:
             continue
         left -= len(samples)
-        metric = Metric(
-            family.name, family.documentation, family.type if family.type in _KINDS else "unknown"
-        )
+        kind = family.type if family.type in _KINDS else "unknown"
+        # The parser calls each counter `_total`. llama-server has one that is not called so (n_tokens_max) and is none.
+        misnamed = kind == "counter" and family.name in written
+        metric = Metric(family.name, family.documentation, "unknown" if misnamed else kind)
         for one in samples:
-            metric.add_sample(one.name, {**one.labels, "model": model}, one.value)
+            name = family.name if misnamed else one.name
+            metric.add_sample(name, {**one.labels, "model": model}, one.value)
         yield metric

@@ -52,6 +52,12 @@ class Recoveries:
                 seen.down_since = None
         seen.ready, seen.generation, seen.death = view.ready, view.generation, view.last_death
 
+    def forget(self, name: ModelName) -> None:
+        """It has been removed."""
+        self._seen.pop(name, None)
+        for label in [label for label in self.restarts if label[0] == name]:
+            del self.restarts[label]
+
     def _count(self, seen: _Seen, view: InstanceView) -> None:
         more, seen.restarts = view.restarts - seen.restarts, view.restarts
         if more > 0:

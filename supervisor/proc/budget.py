@@ -17,7 +17,7 @@ from supervisor.proc import machine, modelfile, vitals
 from supervisor.proc.causes import Cause
 from supervisor.proc.command import ModelSpec
 from supervisor.proc.fitting import Need, Room, decide, need
-from supervisor.types import MIB
+from supervisor.types import MIB, ModelName
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("memory")
 
@@ -49,6 +49,11 @@ class Budget:
     def estimates(self) -> Mapping[str, int]:
         """Bytes each was counted with when it was last let through, by its holder."""
         return {name: held.certain_bytes for name, held in self._held.items()}
+
+    def forget(self, name: ModelName) -> None:
+        """It has been removed."""
+        for holder in [holder for holder in self._held if holder.partition("#")[0] == name]:
+            del self._held[holder]
 
     async def check(self, spec: ModelSpec) -> Cause | None:
         """None: it may start, and is counted from now on. Raises OSError as `modelfile.look` does."""

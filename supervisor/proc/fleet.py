@@ -27,7 +27,8 @@ class Fleet:
         self._views: dict[ModelName, InstanceView] = {}
         self._holders: dict[str, InstanceView] = {}
         self._listeners: list[Callable[[InstanceView], None]] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._departures: list[Callable[[ModelName], None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] | None = None  # by holder; None: not opened yet
         self._changed = asyncio.Condition()
         self._notifying: asyncio.Task[None] | None = None
 
@@ -49,6 +50,10 @@ class Fleet:
         """Call ``listener`` in the loop with each new view."""
         self._listeners.append(listener)
 
+    def when_gone(self, listener: Callable[[ModelName], None]) -> None:
+        """Call ``listener`` in the loop with the name of each model that has been removed: nothing is to be kept of it."""
+        self._departures.append(listener)
+
     def publish(self, view: InstanceView) -> None:
         """For instances: the newest view of one."""
         lineup = self._lineups[view.name]
@@ -66,6 +71,9 @@ class Fleet:
                 listener(view)
             except Exception:  # whoever looks on must not hurt the instance
                 log.exception("listener failed", model=view.name)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._notifying is None or self._notifying.done():
             self._notifying = asyncio.ensure_future(self._notify())
 
@@ -74,7 +82,7 @@ class Fleet:
             self._changed.notify_all()
 
     def add(self, instances: Iterable[Instance], terms: Mapping[ModelName, Terms] | None = None) -> None:
-        """Take them in, still without life. Of two with one name, the first is in service first."""
+        """Take them in, without life until `open`. Of two with one name, the first is in service first."""
         of: dict[ModelName, list[Instance]] = {}
         for instance in instances:
             of.setdefault(instance.name, []).append(instance)
@@ -83,11 +91,36 @@ class Fleet:
         for name, members in of.items():
             lineup = Lineup(members, (terms or {}).get(name, Terms()), self._announce)
             self._lineups[name], self._views[name] = lineup, lineup.view()
+        if self._tasks is not None:
+            self.open()
 
     def open(self) -> None:
-        """Begin to work through the mailboxes."""
+        """Begin to work through the mailboxes; those of models that are added later are, at once."""
+        self._tasks = self._tasks or {}
         for holder, instance in self._seats.items():
-            self._tasks.append(asyncio.create_task(self._guard(instance), name=f"instance.{holder}"))
+            if holder not in self._tasks:
+                task = asyncio.create_task(self._guard(instance), name=f"instance.{holder}")
+                self._tasks[holder] = task
+
+    async def remove(self, lineup: Lineup) -> None:
+        """Forget a model whose children are gone, and tell everybody; then close what it had."""
+        if self._lineups.get(lineup.name) is not lineup:
+            return
+        del self._lineups[lineup.name], self._views[lineup.name]
+        tasks = []
+        for holder in [instance.view().holder for instance in lineup.instances]:
+            del self._seats[holder], self._holders[holder]
+            if self._tasks is not None:
+                tasks.append(self._tasks.pop(holder))
+        for listener in self._departures:
+            try:
+                listener(lineup.name)
+            except Exception:
+                log.exception("listener failed", model=lineup.name)
+        self._wake()
+        await _ended(tasks)
+        for instance in lineup.instances:
+            await instance.close()
 
     async def _guard(self, instance: Instance) -> None:
         """An error of our own in one instance stays with it: said with its traceback, then on."""
@@ -100,12 +133,11 @@ class Fleet:
 
     def lineup(self, name: str) -> Lineup:
         """Raises NotFound with the names there are."""
-        try:
-            return self._lineups[ModelName(name)]
-        except KeyError:
-            raise NotFound(
-                f"there is no model named {name!r}", hint=f"configured: {', '.join(self._lineups)}"
-            ) from None
+        lineup = self._lineups.get(ModelName(name))
+        if lineup is None or lineup.removed:
+            names = [one for one, of in self._lineups.items() if not of.removed]
+            raise NotFound(f"there is no model named {name!r}", hint=f"configured: {', '.join(names)}")
+        return lineup
 
     def find(self, name: str) -> Instance:
         """The one in service."""
@@ -128,7 +160,7 @@ class Fleet:
 
     def is_served(self) -> bool:
         """Whether every instance has its task still."""
-        return not any(task.done() for task in self._tasks)
+        return not any(task.done() for task in (self._tasks or {}).values())
 
     async def send_all(self, event: Event) -> None:
         # All at once: one that is busy (a model on a file server that hangs) must not keep the others waiting.
@@ -152,8 +184,13 @@ class Fleet:
 
     async def close(self) -> None:
         """After stop_all."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _ended((self._tasks or {}).values())
         for instance in self._seats.values():
             await instance.close()
+
+
+async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

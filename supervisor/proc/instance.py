@@ -279,7 +279,7 @@ class Instance:
         polling = partial(watch.while_ready, run, self._tools, self._doubt, self._alive)
         self._job("health", self._reporting(polling))
         self._job("vigil", self._reporting(Vigil(run, self._tools, self._doubt, self._terms()).keep))
-        self._job("stable", self._after(self._sleep(stable_after_s(load_s)), Event.STABLE))
+        self._job("stable", self._after(partial(self._tools.clock.sleep, stable_after_s(load_s)), Event.STABLE))
 
     def _terms(self) -> Terms:
         return Terms(
@@ -328,7 +328,7 @@ class Instance:
     async def _arm_delay(self, _: Event) -> None:
         delay_s = self._history.delay_s
         self._next_try_at = self._tools.clock.now() + delay_s
-        self._job("delay", self._after(self._sleep(delay_s), Event.DELAY_ELAPSED))
+        self._job("delay", self._after(partial(self._tools.clock.sleep, delay_s), Event.DELAY_ELAPSED))
 
     async def _disarm_delay(self, _: Event) -> None:
         self._next_try_at = None
@@ -378,9 +378,6 @@ class Instance:
         await waited()
         self.post(event, generation)
 
-    def _sleep(self, seconds: float) -> Callable[[], Awaitable[None]]:
-        return partial(self._tools.clock.sleep, seconds)
-
     def _job(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._jobs.start(name, work, partial(self._job_failed, self._generation))
 
@@ -398,3 +395,6 @@ class Instance:
         self._end_jobs()
         if self._log_file is not None:
             await asyncio.to_thread(self._log_file.close)
+        while not self._mailbox.empty():  # nobody may wait for ever
+            if (done := self._mailbox.get_nowait().done) is not None and not done.done():
+                done.set_result(None)

@@ -56,6 +56,7 @@ class Lineup:
         self.name: ModelName = self._front.name
         self.terms = terms
         self.closing = False
+        self.removed = False  # from the configuration
         self._changed = changed
         self._views = {instance: instance.view() for instance in self.instances}
         self._beyond: Generation | None = None  # who is READY with a later one takes over
@@ -81,6 +82,11 @@ class Lineup:
         return all(view.state in AT_REST for view in self._views.values())
 
     @property
+    def gone(self) -> bool:
+        """Whether no process of it is left, and none is wished for."""
+        return all(view.state == "STOPPED" and not view.wanted for view in self._views.values())
+
+    @property
     def second_at_rest(self) -> bool:
         return self._back is None or self._views[self._back].state in AT_REST
 
@@ -102,6 +108,7 @@ class Lineup:
             second=self._second(),
             last_unload=self._last_unload,
             not_replaced=self._not_replaced,
+            removed=self.removed,
         )
 
     def _on_demand(self, front: InstanceView) -> bool:
@@ -198,6 +205,20 @@ class Lineup:
         else:
             self._not_replaced = None
             await self._front.command(event)
+
+    def retire(self) -> None:
+        """It is no longer configured: nothing new, what is in flight is answered, then it ends."""
+        self.removed = self.closing = True
+        self.terms = Terms(preload=False)
+        self._beyond = self._no_standby = None
+        for instance in self.instances:
+            instance.post(Event.STOP)  # at once, so that whoever revives it comes after
+        self._changed(self)
+
+    def revive(self) -> None:
+        """It is configured again, and has not gone yet."""
+        self.removed = self.closing = False
+        self._changed(self)
 
     async def unload(self, reason: str, at: datetime) -> None:
         """Out of memory, once what is in flight has been answered."""

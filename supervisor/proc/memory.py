@@ -166,6 +166,10 @@ class Overseer:
         """Take note of what it starts with: before the first look it may have grown already."""
         self._note(now, reading)
 
+    def forget(self, name: ModelName) -> None:
+        for holder in [holder for holder in self._tracks if holder.partition("#")[0] == name]:
+            del self._tracks[holder]
+
     def trend(self, name: str) -> int:
         """Bytes a minute over the last looks; 0 where there are too few."""
         history = self._tracks[name].history if name in self._tracks else deque[tuple[float, int]]()
@@ -228,6 +232,10 @@ class MemoryWatch:
         if (split := self._measure(view.pid)) is not None:
             reading = Reading(view.holder, view.generation, True, split, self._in_flight(view.name))
             self._overseer.begin(self._clock.now(), reading)
+
+    def forget(self, name: ModelName) -> None:
+        """It has been removed."""
+        self._overseer.forget(name)
 
     async def keep(self) -> None:
         """Look, for ever."""

@@ -42,7 +42,7 @@ class _Use:
 
 
 class Residents:
-    """``usage`` tells of a model's requests; ``default``: the model of requests without a name."""
+    """``usage`` tells of a model's requests; ``default``: the model of requests without a name, now."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Residents:
         self._budget = budget
         self._clock = clock
         self._usage = usage
-        self._default = default
+        self.default = default
         self._uses: dict[ModelName, _Use] = {}
         self._ordered: set[ModelName] = set()  # by an operator, not loaded yet
         self._renewing: set[asyncio.Task[None]] = set()
@@ -149,18 +149,20 @@ class Residents:
 
     def _candidates(self, but: ModelName) -> Iterator[tuple[Lineup, set[str]]]:
         """Who could leave, first first, each with whose memory that frees."""
-        others = [lineup for name, lineup in self._fleet.lineups.items() if name != but]
+        others = [one for name, one in self._fleet.lineups.items() if name != but and not one.removed]
         for lineup in others:
             if lineup.standing_by:
                 yield lineup, {lineup.instances[1].view().holder}
         idle = [one for one in others if one.view().ready and not self._usage(one.name).busy]
-        for lineup in sorted(idle, key=lambda one: (one.name == self._default, self._idle_since(one))):
+        for lineup in sorted(idle, key=lambda one: (one.name == self.default, self._idle_since(one))):
             yield lineup, {instance.view().holder for instance in lineup.instances}
 
     async def _make_leave(self, victim: Lineup, spec: ModelSpec) -> None:
         if victim.standing_by:
             await victim.release(f"its memory was needed for {spec.name}")
             await self._fleet.wait_for(lambda _: victim.second_at_rest)
+        elif victim.removed:  # meanwhile: it leaves anyway
+            await self._fleet.wait_for(lambda _: victim.at_rest)
         elif victim.view().ready and not self._usage(victim.name).busy:  # asked for meanwhile: it stays
             log.warning("unloading", model=victim.name, to_make_room_for=spec.name)
             await self.unload(victim.name, "evicted")
@@ -179,7 +181,9 @@ class Residents:
 
     async def look(self) -> None:
         self._note()
-        for lineup in self._fleet.lineups.values():
+        for lineup in list(self._fleet.lineups.values()):  # models come and go meanwhile
+            if lineup.removed:
+                continue
             ttl_s = lineup.terms.ttl_s
             idle = lineup.view().ready and not self._usage(lineup.name).busy
             if ttl_s is not None and idle and self._clock.now() - self._idle_since(lineup) >= ttl_s:
@@ -193,6 +197,11 @@ class Residents:
             use, seen = self._uses.setdefault(name, _Use()), self._usage(name)
             if seen.busy or seen.asked != use.asked:
                 use.asked, use.last_at = seen.asked, self._clock.now()
+
+    def forget(self, name: ModelName) -> None:
+        """It has been removed."""
+        self._uses.pop(name, None)
+        self._ordered.discard(name)
 
     def _idle_since(self, lineup: Lineup) -> float:
         return max(self._uses[lineup.name].last_at, lineup.view().since)

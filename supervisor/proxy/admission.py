@@ -36,8 +36,10 @@ class Admission:
         self.draining = False
         self.quarantine = Quarantine()
         self.gates: dict[ModelName, Gate] = {}
+        self.offered: dict[ModelName, Gate] = {}  # those of models that take requests: not of one that leaves
         self._turns: deque[Gate] = deque()
         self._send: Callable[[Exchange], None] = lambda _: None
+        self._ties: Ties | None = None
 
     def open(
         self,
@@ -46,10 +48,23 @@ class Admission:
         ties: Ties,
         send: Callable[[Exchange], None],
     ) -> None:
-        self._send = send
+        self._send, self._ties = send, ties
         for view in views:
-            self.gates[view.name] = Gate(self, view, ties)
-        self._turns.extend(self.gates.values())
+            self.add(view)
+
+    def add(self, view: InstanceView) -> None:
+        """That model takes requests from now on."""
+        assert self._ties is not None, "open() comes first"  # noqa: S101
+        gate = self.gates[view.name] = self.offered[view.name] = Gate(self, view, self._ties)
+        self._turns.append(gate)
+
+    def remove(self, name: ModelName) -> None:
+        """Nothing is left of it but what may have begun to wait just now."""
+        gate = self.gates[name]
+        gate.refuse_waiting()
+        self._turns.remove(gate)
+        del self.gates[name]
+        self.offered.pop(name, None)
 
     def decide(self, exchange: Exchange) -> Wait | None:
         """Stage 6."""
@@ -85,6 +100,10 @@ class Admission:
     def on_view(self, view: InstanceView) -> None:
         gate = self.gates.get(view.name)
         if gate is not None:
+            if view.removed:
+                self.offered.pop(view.name, None)
+            else:
+                self.offered[view.name] = gate
             gate.on_view(view)
 
     def sweep(self, now: float) -> None:

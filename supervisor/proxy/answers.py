@@ -110,5 +110,6 @@ def models(views: Mapping[Any, InstanceView], created: int) -> bytes:
     data = [
         {"id": view.name, "object": "model", "created": created, "owned_by": "llmsup", "state": view.state}
         for view in views.values()
+        if not view.removed
     ]
     return json.dumps({"object": "list", "data": data}).encode()

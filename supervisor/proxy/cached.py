@@ -20,7 +20,10 @@ READING = frozenset({b"GET", b"HEAD"})
 
 
 def answerer(
-    views: Mapping[ModelName, InstanceView], default: ModelName, draining: Callable[[], bool], started: int
+    views: Mapping[ModelName, InstanceView],
+    default: Callable[[], ModelName],
+    draining: Callable[[], bool],
+    started: int,
 ) -> Callable[[Exchange], Answer | None]:
     """Stage 5. ``started``: wall-clock seconds, for ``created``."""
 
@@ -28,7 +31,7 @@ def answerer(
         if exchange.method not in READING:
             return None
         if exchange.path in HEALTH:
-            return Answer(*answers.health(views[default], draining=draining()))
+            return Answer(*answers.health(views[default()], draining=draining()))
         if exchange.path in MODELS:
             return Answer(200, answers.models(views, started))
         return None

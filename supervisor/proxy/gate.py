@@ -326,16 +326,11 @@ class Gate:
             return ModelUnavailable("llmsup is shutting down", retry_after_s=timeout_s)
         if not (view.coming or view.on_demand):
             return ModelUnavailable(view.why(), hint="see: llmsup status", retry_after_s=timeout_s)
-        if view.next_try_at is not None and not view.on_demand:
-            wait_s = view.next_try_at - now
-            if wait_s > timeout_s:
-                return ModelUnavailable(f"{view.why()}; next try in {wait_s:.0f} s", retry_after_s=wait_s)
+        wait_s = (view.next_try_at or now) - now
+        if wait_s > timeout_s and not view.on_demand:
+            return ModelUnavailable(f"{view.why()}; next try in {wait_s:.0f} s", retry_after_s=wait_s)
         if not self.breaker.closed and self.breaker.until - now > timeout_s:
-            wait_s = self.breaker.until - now
-            return ModelUnavailable(
-                f"llama-server ({view.name}) has failed too often; it is asked again in {wait_s:.0f} s",
-                retry_after_s=wait_s,
-            )
+            return refusals.failed_too_often(view, self.breaker.until - now)
         return None
 
     def _empty_queue(self, error: LlmsupError) -> None:

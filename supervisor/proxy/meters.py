@@ -15,7 +15,7 @@ from supervisor.observe.metrics import (
     Tally,
 )
 from supervisor.observe.metrics_page import Page
-from supervisor.proxy.inflight import LEFT, Exchange
+from supervisor.proxy.inflight import ANONYMOUS, LEFT, Exchange
 
 OTHER, NO_MODEL = "other", "(none)"  # which can be no model's name
 PROBES = frozenset({"/health", "/metrics"})  # asked all day by machines: no work, and no failures of work
@@ -65,6 +65,7 @@ class _OfKey:
 class Meters:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str, int, str], _Row] = {}
+        self._past_hits = self._past_misses = 0  # of models that have been removed
         self._keys: dict[str, _OfKey] = {}
         self._waits, self._overhead = Tally(WAIT_S), Tally(OVERHEAD_S)
         self._streams = dict.fromkeys(("completed", "cut", "left", "impossible"), 0)
@@ -116,6 +117,21 @@ class Meters:
         if client.key is not None:
             self._count_key(client.key.name, exchange)
 
+    def refuse(self, status: int) -> None:
+        """Something came that never became a request: it could not be read, or took too long to come."""
+        label = (NO_MODEL, OTHER, status, ANONYMOUS.pool)
+        row = self._rows.get(label)
+        if row is None:
+            row = self._rows[label] = _Row()
+        row.requests += 1
+
+    def forget(self, model: str) -> None:
+        """It has been removed. What is counted over all models goes on."""
+        for label in [label for label in self._rows if label[0] == model]:
+            row = self._rows.pop(label)
+            self._past_hits += row.hits
+            self._past_misses += row.misses
+
     def _count_stream(self, exchange: Exchange) -> None:
         if not exchange.continued:
             outcome = "impossible"
@@ -146,7 +162,7 @@ class Meters:
         latency: dict[tuple[str, str], Tally] = {}
         first: dict[str, Tally] = {}
         retries: dict[str, int] = {}
-        hits = misses = 0
+        hits, misses = self._past_hits, self._past_misses
         self._fill_requests(page)
         for (model, endpoint, _, pool), row in self._rows.items():
             hits, misses = hits + row.hits, misses + row.misses

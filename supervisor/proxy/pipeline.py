@@ -93,6 +93,7 @@ class Pipeline:
     def __init__(self, wiring: Wiring, admission: Admission, in_flight: InFlight) -> None:
         self.max_body_bytes = wiring.max_body_bytes
         self.max_connections = wiring.max_connections
+        self.default = wiring.default
         self.now = wiring.clock.now()
         self.budget = BodyBudget()
         self.heads = Heads()
@@ -113,7 +114,7 @@ class Pipeline:
         self.stages = (
             Stage(1, "what was asked?", self._console.before(ask) if self._console is not None else ask),
             Stage(2, "who asks?", self._identity.resolve),
-            Stage(3, "of which model?", route.chooser(admission.gates, wiring.default, wiring.aliases)),
+            Stage(3, "of which model?", route.chooser(admission.offered, self._default, wiring.aliases)),
             Stage(4, "may they?", permission.before(wiring.limits.decide)),
             Stage(5, "answered already?", self._own_answers(wiring)),
             Stage(6, "whose turn is it?", admission.decide),
@@ -136,7 +137,7 @@ class Pipeline:
 
     def _own_answers(self, wiring: Wiring) -> Decide:
         started = int(wiring.clock.wall().timestamp())
-        look = cached.answerer(wiring.views, wiring.default, self._draining, started)
+        look = cached.answerer(wiring.views, self._default, self._draining, started)
         return look if wiring.gather is None else Scrapes(wiring.gather, self._labels).before(look)
 
     def trace(self, *, on: bool) -> None:
@@ -149,6 +150,9 @@ class Pipeline:
             if stage.decide is not None
         )
         self._behind_limits = self._decisions[4:]
+
+    def _default(self) -> ModelName:
+        return self.default
 
     def _draining(self) -> bool:
         return self._admission.draining
@@ -205,6 +209,7 @@ class Pipeline:
 
     def refusal(self, peer: str, error: LlmsupError) -> bytes:
         """The whole answer to what never became a request: it has an id all the same, to be asked about."""
+        self.meters.refuse(error.status)
         request_id = self.in_flight.new_id()
         extra = answers.labels(request_id, self._identity.label(peer)) + answers.retry_after(error)
         return answers.response(error.status, answers.error_body(error, request_id), keep=False, extra=extra)
@@ -224,6 +229,7 @@ class Pipeline:
         """The operator's wish: end the requests of that name (clients may choose one name twice). How many there were."""
         chosen = [row for row in self.in_flight.rows if row.id == request_id]
         for exchange in chosen:
+            log.warning("request cancelled", **exchange.names)
             error = Cancelled("an operator has cancelled this request")
             if exchange.upstream is not None:
                 exchange.upstream.give_up(error)

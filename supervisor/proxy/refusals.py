@@ -27,9 +27,15 @@ def too_long(expected_s: float) -> QueueTimeout:
     )
 
 
-def too_late(
-    view: InstanceView, waited_s: float, *, in_doubt: bool, expected_s: float | None
-) -> LlmsupError:
+def failed_too_often(view: InstanceView, wait_s: float) -> ModelUnavailable:
+    """The circuit breaker is open."""
+    return ModelUnavailable(
+        f"llama-server ({view.name}) has failed too often; it is asked again in {wait_s:.0f} s",
+        retry_after_s=wait_s,
+    )
+
+
+def too_late(view: InstanceView, waited_s: float, *, in_doubt: bool, expected_s: float | None) -> LlmsupError:
     """Its time in the queue is over. ``in_doubt``: nothing is sent to llama-server just now."""
     if not view.ready or view.suspect is not None:
         kind = ModelUnavailable if view.ready else ModelLoading

@@ -22,20 +22,22 @@ SLOTLESS = frozenset(
 
 
 def chooser(
-    gates: dict[ModelName, Gate], default: ModelName, aliases: Mapping[str, ModelName]
+    gates: Mapping[ModelName, Gate], default: Callable[[], ModelName], aliases: Mapping[str, ModelName]
 ) -> Callable[[Exchange], None]:
-    """Stage 3 for these models. ``aliases`` may change while requests come."""
-    only = next(iter(gates.values())) if len(gates) == 1 else None
+    """Stage 3 for these models, which may change while requests come."""
 
     def choose(exchange: Exchange) -> None:
         exchange.needs_slot = exchange.method == b"POST" and exchange.path not in SLOTLESS
-        exchange.gate = only if only is not None else _named(exchange, gates, aliases, default)
+        if len(gates) == 1:
+            (exchange.gate,) = gates.values()
+        else:
+            exchange.gate = _named(exchange, gates, aliases, default())
 
     return choose
 
 
 def _named(
-    exchange: Exchange, gates: dict[ModelName, Gate], aliases: Mapping[str, ModelName], default: ModelName
+    exchange: Exchange, gates: Mapping[ModelName, Gate], aliases: Mapping[str, ModelName], default: ModelName
 ) -> Gate:
     if not exchange.body:
         return gates[default]

@@ -265,3 +265,19 @@ def test_a_defect_is_one_line_too_and_in_full_on_request() -> None:
         assert_one_line(paper.cli("status"), 1, "KeyError", "status.py:", "LLMSUP_TRACEBACK=1")
         full = paper.cli("status", env=paper.environ | {"LLMSUP_TRACEBACK": "1"})
         assert "Traceback" in full.stderr
+
+
+def test_a_defect_of_the_daemon_itself_is_told_in_full_where_its_words_go() -> None:
+    with DaemonUnderTest() as daemon:
+        program = (
+            "import sys; import supervisor.app; from supervisor.cli.main import run\n"
+            "def broken(*_, **__): raise RuntimeError('a defect')\n"
+            "supervisor.app.run = broken; sys.exit(run(sys.argv[1:]))"
+        )
+        command = [sys.executable, "-c", program, "--config", str(daemon.config), "run"]
+        done = subprocess.run(
+            command, env=daemon.environ, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+        assert done.stderr.splitlines()[-1].startswith("llmsup: error: RuntimeError: a defect at ")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import pytest
 
 from supervisor.proc import lifelock
@@ -363,3 +364,169 @@ def test_what_is_not_loaded_is_not_loaded_by_an_edit() -> None:
         assert daemon.model("other")["state"] == "STOPPED"
         assert ask(daemon, "other").status == 200
         assert daemon.model("other")["slots"]["total"] == 2
+
+
+# ---- added, removed, renamed
+
+
+def listed(daemon: DaemonUnderTest) -> list[str]:
+    return [one["id"] for one in daemon.ask("GET", "/v1/models").json()["data"]]
+
+
+def named(daemon: DaemonUnderTest) -> list[str]:
+    return [one["name"] for one in daemon.status()["models"]]
+
+
+def edit(daemon: DaemonUnderTest, **sections: Any) -> None:
+    daemon.configure(**sections)
+    done = daemon.cli("reload")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_model_is_added_under_load_and_no_other_is_touched() -> None:
+    with running(models={"demo": {"parallel": 2}}, fake={"load_s": 0.3}) as daemon:
+        before = daemon.model()
+        with Askers(daemon, 4) as askers:
+            daemon._models = {"demo": {"parallel": 2}, "fresh": {"aliases": ["new"]}}
+            daemon.configure()
+            dry = daemon.cli("reload", "--dry-run").stdout
+            assert "models.fresh" in dry
+            assert "at once" in dry
+            assert "next start" not in dry
+            assert named(daemon) == ["demo"]
+            edit(daemon)
+            assert ask(daemon, "new").json()["model"] == "fresh"
+        askers.check()
+        assert listed(daemon) == named(daemon) == ["demo", "fresh"]
+        assert (daemon.model()["pid"], daemon.model()["generation"]) == (before["pid"], 1)
+        rows = {row["name"]: row for row in json.loads(daemon.cli("models", "--json").stdout)}
+        assert (rows["fresh"]["preload"], rows["fresh"]["aliases"]) == (True, ["new"])
+        assert daemon.status()["config_pending"] == []
+        assert 'llmsup_instance_state{model="fresh",state="READY"} 1.0' in scrape(daemon)
+        assert ask(daemon, "nobody").status == 404, "with two of them, the name counts"
+        old = daemon.model("fresh")["pid"]
+        daemon.kill_child(model="fresh")
+        daemon.wait_for(lambda one: one["state"] == "READY" and one["pid"] != old, "watched", "fresh")
+
+
+def scrape(daemon: DaemonUnderTest) -> str:
+    return daemon.ask("GET", "/metrics").body.decode()
+
+
+def test_a_model_that_is_removed_finishes_its_stream_and_is_gone() -> None:
+    models = {"demo": {}, "other": {"parallel": 1}}
+    with running(models=models, fake={"token_delay_s": 0.05}) as daemon:
+        daemon.wait_ready("other")
+        demo, pid = daemon.child_pid, daemon.model("other")["pid"]
+        with daemon.streaming(model="other", max_tokens=60) as reader:
+            assert reader.chunk()
+            waiting: list[int] = []
+            asking = threading.Thread(target=lambda: waiting.append(ask(daemon, "other").status))
+            asking.start()
+            until(lambda: daemon.status()["requests"]["queued"] == 1, "it waits")
+            daemon._models = {"demo": {}}
+            edit(daemon)
+            asking.join()
+            assert waiting == [503]
+            assert daemon.model("other")["state"] == "DRAINING"
+            assert listed(daemon) == ["demo"]
+            assert ask(daemon, "nobody-knows").status == 200, "with one of them, no name counts"
+            assert "there is no model named 'other'" in daemon.cli("load", "other").stderr
+            said = b""
+            while chunk := reader.chunk():
+                said += chunk
+        assert said.rstrip().endswith(b"data: [DONE]")
+        until(lambda: named(daemon) == ["demo"], "gone")
+        assert [process.pid for process in daemon.children_alive()] == [demo]
+        assert pid != demo
+        assert 'model="other"' not in scrape(daemon)
+        assert daemon.status()["config_pending"] == []
+
+
+def test_of_several_the_removed_one_is_unknown_at_once() -> None:
+    models = {"demo": {}, "other": {}, "third": {"preload": False}}
+    with running(models=models, fake={"token_delay_s": 0.05}) as daemon:
+        daemon.wait_ready("other")
+        with daemon.streaming(model="other", max_tokens=40) as reader:
+            assert reader.chunk()
+            daemon._models = {"demo": {}, "third": {"preload": False}}
+            edit(daemon)
+            refused = ask(daemon, "other")
+            assert (refused.status, refused.json()["error"]["code"]) == (404, "model_not_found")
+            while reader.chunk():
+                pass
+        until(lambda: named(daemon) == ["demo", "third"], "gone")
+
+
+def test_one_that_comes_back_while_it_leaves_begins_anew() -> None:
+    with running(models={"demo": {}, "other": {}}, fake={"token_delay_s": 0.05}) as daemon:
+        old = daemon.wait_ready("other")["pid"]
+        with daemon.streaming(model="other", max_tokens=60) as reader:
+            assert reader.chunk()
+            daemon._models = {"demo": {}}
+            edit(daemon)
+            daemon._models = {"demo": {}, "other": {"parallel": 3}}
+            edit(daemon)
+            said = b""
+            while chunk := reader.chunk():
+                said += chunk
+        assert said.rstrip().endswith(b"data: [DONE]")
+        back = daemon.wait_for(lambda one: one["pid"] not in {None, old}, "anew", "other")
+        assert back["slots"]["total"] == 3
+        assert ask(daemon, "other").json()["model"] == "other"
+        assert listed(daemon) == ["demo", "other"]
+
+
+def test_a_default_model_that_is_not_there_is_refused_and_another_is_taken_at_once() -> None:
+    with running(models={"demo": {}, "other": {}}) as daemon:
+        daemon.wait_ready("other")
+        daemon._models = {"other": {}}
+        daemon.configure(default_model="demo")
+        done = daemon.cli("reload")
+        assert (done.returncode, "default_model" in done.stderr) == (6, True), done.stderr
+        assert daemon.chat().json()["model"] == "demo"
+        daemon._models = {"demo": {}, "other": {}}
+        edit(daemon, default_model="other")
+        assert daemon.ask("GET", "/health").json()["model"] == "other"
+        assert daemon.chat().json()["model"] == "other"
+        daemon._models = {"other": {}}
+        edit(daemon)
+        until(lambda: named(daemon) == ["other"], "the old default is gone")
+        assert daemon.ask("GET", "/health").json()["model"] == "other"
+
+
+def test_a_model_is_renamed_and_its_alias_fails_nobody() -> None:
+    with running(models={"demo": {}, "old": {"aliases": ["known"]}}) as daemon:
+        daemon.wait_ready("old")
+        daemon._models = {"demo": {}, "new": {"aliases": ["known"]}}
+        edit(daemon)
+        assert ask(daemon, "known").json()["model"] == "new"
+        until(lambda: named(daemon) == ["demo", "new"], "renamed")
+        assert ask(daemon, "old").status == 404
+
+
+def test_twenty_that_come_and_go_leave_nothing() -> None:
+    with running() as daemon:
+
+        def cycle(name: str) -> None:
+            daemon._models = {"demo": {}, name: {}}
+            edit(daemon)
+            assert ask(daemon, name).json()["model"] == name
+            daemon._models = {"demo": {}}
+            edit(daemon)
+            until(lambda: named(daemon) == ["demo"], "gone")
+
+        def held() -> tuple[int, int]:
+            process = psutil.Process(daemon.pid)
+            return process.num_fds(), process.num_threads()
+
+        cycle("first")
+        before = held()
+        for number in range(20):
+            cycle(f"m{number}")
+        until(
+            lambda: all(now <= was for now, was in zip(held(), before, strict=True)), f"no more than {before}"
+        )
+        page = scrape(daemon)
+        assert not [line for line in page.splitlines() if 'model="m' in line]
+        assert len(daemon.children_alive()) == 1

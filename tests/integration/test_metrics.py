@@ -117,6 +117,24 @@ def test_names_of_clients_and_made_up_paths_are_no_labels(daemon: DaemonUnderTes
     assert scraped(daemon).of("llm_requests_total", endpoint="other", pool="user") == 20
 
 
+def test_what_the_operator_asks_is_no_request(daemon: DaemonUnderTest) -> None:
+    key = daemon.cli("keys", "create", "looker", "--scope", "admin").stdout.strip()
+    before = scraped(daemon).of("llm_requests_total")
+    headers = {"Authorization": f"Bearer {key}", "x-request-id": "look-1"}
+    assert daemon.ask("GET", "/llmsup/status", **headers).status == 200
+    daemon.ask("GET", "/v1/models", **{"x-request-id": "after-look"})
+    assert scraped(daemon).of("llm_requests_total") == before + 1
+    line_of(daemon, "after-look")
+    assert "look-1" not in {line["request_id"] for line in access_lines(daemon)}
+
+
+def test_what_was_never_a_request_is_counted_too(daemon: DaemonUnderTest) -> None:
+    with rawhttp.connect(daemon.port, 5) as sock:
+        sock.sendall(b"this is not HTTP\r\n\r\n")
+        assert rawhttp.Reader(sock).response().status == 400
+    assert scraped(daemon).of("llm_requests_total", model="(none)", status="400", endpoint="other") == 1
+
+
 def test_a_client_that_leaves_is_no_failure(daemon: DaemonUnderTest) -> None:
     daemon.behave(token_delay_s=0.05)
     with daemon.streaming(max_tokens=100):
@@ -182,6 +200,7 @@ def test_the_control_socket_serves_the_same(daemon: DaemonUnderTest) -> None:
 def test_scrapes_and_health_checks_count_against_no_limit() -> None:
     few = {"requests_per_minute": 1, "requests_per_hour": None, "concurrent": 1, "shared": None}
     with running(limits={"pools": {"anonymous": few}}) as limited:
+        assert [limited.chat().status for _ in range(2)] == [200, 429]
         assert {limited.ask("GET", path).status for path in ("/metrics", "/health") * 5} == {200}
 
 

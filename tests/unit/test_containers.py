@@ -20,6 +20,7 @@ import yaml
 from supervisor import __version__
 from supervisor.settings.load import load
 from supervisor.settings.schema import Proxy
+from tests.support.prometheus_server import program
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -282,3 +283,22 @@ def test_prometheus_and_grafana_are_configured_as_without_containers() -> None:
     assert there["datasources"][0].pop("url") == "http://prometheus:9090"
     here["datasources"][0].pop("url")
     assert there == here
+
+
+def test_grafana_finds_the_dashboard_where_it_is_mounted() -> None:
+    path = ROOT / "config/grafana/provisioning/dashboards/llmsup.yml"
+    (provider,) = yaml.safe_load(path.read_text())["providers"]
+    targets = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]
+    assert f"{provider['options']['path']}/dashboard.json" in targets
+
+
+def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
+    text = (ROOT / "config/docker/prometheus.yml").read_text()
+    (tmp_path / "key").write_text("key")
+    (tmp_path / "prometheus.yml").write_text(
+        text.replace("/run/secrets/prometheus_key", str(tmp_path / "key"))
+    )
+    shutil.copy(ROOT / "config/prometheus/rules.yml", tmp_path)
+    check = [program("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
+    done = subprocess.run(check, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -398,6 +398,12 @@ def test_readmes_example_is_minimal_yaml_with_two_keys_more() -> None:
     assert set(told) == {*copied, "context_size", "parallel"}
 
 
+def test_an_operators_day_ends_in_the_traps() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    assert headings[0] == "The start of the day"
+    assert headings[-1] == "Well-known traps"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_example_of_a_configuration_loads(document: str, tmp_path: Path) -> None:
     """Whole ones as they are; parts of one with a model beside them."""

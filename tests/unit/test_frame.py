@@ -8,7 +8,7 @@ import pytest
 
 from supervisor.cli.frame import LEAST_COLUMNS, LEAST_LINES, View, all_of, bar, cut, frame, told, wide
 from supervisor.cli.sight import Sight
-from tests.support.operator import ROW, STATUS
+from tests.support.overseer import ROW, STATUS
 
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 EVENT = {"id": "a-1", "kind": "state", "at": AT.isoformat(), "data": {"model": "demo", "before": "LOADING", "state": "READY", "why": "demo is READY"}}  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from supervisor.cli.sight import Watch, rates
 from supervisor.control.client import OutdatedDaemon
 from supervisor.errors import NotRunning, TimedOut
-from tests.support.operator import ROW, STATUS
+from tests.support.overseer import ROW, STATUS
 
 AT = datetime(2030, 1, 2, tzinfo=UTC)
 

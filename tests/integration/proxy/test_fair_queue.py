@@ -8,7 +8,7 @@ import pytest
 
 from supervisor.proxy.prefills import LARGE_BYTES
 from supervisor.ratelimit.pools import pool
-from tests.support.proxyrig import until
+from tests.support.proxyrig import DEMO, until
 
 ANN, BOB = {"X-User-ID": "ann"}, {"X-User-ID": "bob"}
 POOLS = {"anonymous": pool("anonymous"), "user": pool("user"), "session": pool("session")}
@@ -129,6 +129,33 @@ def test_one_large_prompt_at_a_time_while_others_wait(make_rig, upstream):
     order = [one.header("x-name") for one in upstream.arrived][3:]
     first_at, second_at = [at for at, name in enumerate(order) if name == "ann"]
     assert second_at - first_at > 4  # the small ones went while the first was read
+
+
+def test_a_large_prompt_that_was_answered_is_not_large_the_next_time(make_rig, upstream):
+    rig = make_rig()
+    large = b'{"prompt": "%b"}' % (b"x" * (2 * LARGE_BYTES))
+    prefills = rig.admission.gates[DEMO].waiting._prefills
+    assert rig.call(lambda: prefills.large(b"/used", large))
+    assert rig.connect().ask("/used", large, of("ann")).status == 200
+    until(lambda: rig.in_flight() == 0, "it is over")
+    assert not rig.call(lambda: prefills.large(b"/used", large))
+
+
+def test_a_pipeline_does_not_keep_its_place_in_a_full_queue(make_rig, upstream):
+    """Whoever is displaced has the next request of the connection begin at once."""
+    rig = make_rig(slots=1, queue_size=4)
+    [held] = flood(rig, 1, of("held"), "/gated")
+    until(lambda: len(upstream.arrived) == 1, "the slot is taken")
+    crowd = flood(rig, 4, of("ann"), "/echo")
+    until(lambda: rig.waiting() == 4, "the queue is full")
+    crowd[-1].post("/echo", b"{}", of("ann"))
+    until(lambda: rig.call(lambda: any(one._queue for one in rig.pipeline.connections)), "one more is behind")
+    [single] = flood(rig, 1, of("bob"), "/echo")
+    assert [crowd[-1].answer().status for _ in range(2)] == [503, 503]
+    assert rig.waiting() == 4
+    upstream.go_on.set()
+    assert single.answer().status == held.answer().status == 200
+    assert [client.answer().status for client in crowd[:-1]] == [200] * 3
 
 
 def test_who_has_less_in_a_full_queue_gets_a_place_in_it(make_rig, upstream):

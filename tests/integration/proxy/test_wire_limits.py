@@ -196,6 +196,17 @@ def test_tokens_run_out_and_come_back(limited, clock):
     assert client.ask("/used", b"{}", USER).status == 200
 
 
+def test_an_answer_that_is_an_error_costs_a_request_and_no_tokens(limited, clock):
+    rig = limited(requests_per_hour=100, tokens_per_minute=6000)
+    client = rig.connect()
+    failed = client.ask("/server_error", b"sixteen bytes...", USER)
+    assert (failed.status, left(failed)) == (500, 6000 - 260)
+    until(lambda: rig.in_flight() == 0, "it is settled")
+    second = client.ask("/used", b"sixteen bytes...", USER)
+    assert left(second) == 6000 - 260
+    assert second.header("x-ratelimit-remaining-requests") == "98"
+
+
 def test_tokens_of_a_request_that_died_unserved_are_given_back(limited):
     rig = limited(tokens_per_minute=1000)
     rig.state("FAILED", wanted=False)

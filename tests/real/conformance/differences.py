@@ -37,6 +37,10 @@ def _models(body: Any) -> bool:
     ]
 
 
+def _metrics(text: str) -> bool:
+    return "\nllmsup_build_info{" in text and '\nllamacpp:n_decode_total{model="demo"} ' in text
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """``holds`` judges the body, decoded from JSON where it is JSON."""
@@ -54,6 +58,7 @@ ANSWERS: Mapping[str, Difference] = {
     ),
     "health": Difference("answered without asking the child, and tells the model", 200, _health),
     "models": Difference("lists what is configured, with its state", 200, _models),
+    "metrics": Difference("llmsup's own, and every llama-server's by model", 200, _metrics),
     "method": Difference("TRACE and CONNECT mean nothing here", 400, _error("bad_request")),
     "fragment": Difference("has no place in a request target (RFC 9112, 3.2)", 400, _error("bad_request")),
     "u-escape": Difference(

@@ -154,7 +154,7 @@ def _methods() -> Iterator[Case]:
 
 def _ours() -> Iterator[Case]:
     """What is meant to differ; the rows are in `differences`."""
-    for path, status in (("/slots", 200), ("/metrics", 200), ("/%73lots", 200), ("/v1/stream", 400)):
+    for path, status in (("/slots", 200), ("/%73lots", 200), ("/v1/stream", 400)):
         yield Case(id=f"admin{path}", method="GET", path=path, status=status, differs="admin")
     for path, status in (("/props", 501), ("/lora-adapters", 200), ("/slots/0?action=erase", 501)):
         yield Case(id=f"admin/post{path}", path=path, body=[], status=status, differs="admin")
@@ -162,6 +162,7 @@ def _ours() -> Iterator[Case]:
         yield Case(id=f"admin{path}", method="GET", path=path, status=403, differs="admin")
     for path in ("/health", "/v1/health"):
         yield Case(id=f"ours{path}", method="GET", path=path, differs="health")
+    yield Case(id="ours/metrics", method="GET", path="/metrics", differs="metrics")
     for path in ("/models", "/v1/models"):
         yield Case(id=f"ours{path}", method="GET", path=path, differs="models")
     for method in ("TRACE", "CONNECT"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from supervisor.control.operations import OPERATIONS
-from tests.support.operator import AT, STATUS, Surface, ask
+from tests.support.overseer import AT, STATUS, Surface, ask
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_defect_is_a_500_in_the_same_form(surface: Surface) -> None:
     surface.daemon.defect = True
 
     async def work() -> list[Any]:
-        from tests.support.operator import Asking
+        from tests.support.overseer import Asking
 
         asking = Asking(surface.app, "GET", "/status")
         with pytest.raises(RuntimeError):  # which uvicorn writes to the log

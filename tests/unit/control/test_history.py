@@ -5,7 +5,7 @@ from typing import Any
 
 from supervisor.control.history import PERIOD_S, History
 from tests.support.clock import FakeClock
-from tests.support.operator import STATUS
+from tests.support.overseer import STATUS
 
 
 def test_columns_have_one_entry_for_each_time() -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from supervisor.control import documents, openapi
 from supervisor.control.eventlog import KINDS
 from supervisor.control.operations import OPERATIONS
-from tests.support.operator import AT, Surface, ask
+from tests.support.overseer import AT, Surface, ask
 
 EXAMPLES = 25
 _folder = tempfile.TemporaryDirectory(prefix="ls-")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.control import page
-from tests.support.operator import Surface, ask
+from tests.support.overseer import Surface, ask
 
 FOLDER = resources.files("supervisor.control.dashboard")
 # Of uplot 1.6.32 in the npm registry (dist/, LICENSE): a change of these files is a change of version.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from supervisor.control.streams import HEARTBEAT_S, LOG_LOOK_S, MOST_STREAMS, SNAPSHOT_S, TRANSPORT
-from tests.support.operator import AT, Asking, Message, Surface
+from tests.support.overseer import AT, Asking, Message, Surface
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

@@ -15,9 +15,9 @@ def test_a_model_label_of_its_own_does_not_win() -> None:
     assert family.samples[0].labels == {"model": "m", "position": "1"}
 
 
-def test_a_counter_gets_the_name_that_openmetrics_wants() -> None:
+def test_a_counter_that_is_not_called_one_keeps_its_name_and_is_of_no_known_kind() -> None:
     (family,) = families("# TYPE llamacpp:odd counter\nllamacpp:odd 1\n", "m")
-    assert (family.samples[0].name, family.type) == ("llamacpp:odd_total", "counter")
+    assert (family.samples[0].name, family.type) == ("llamacpp:odd", "unknown")
 
 
 def test_a_histogram_is_not_passed_on_as_one() -> None:

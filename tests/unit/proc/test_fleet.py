@@ -142,11 +142,11 @@ async def test_close_ends_tasks_and_log_files(monkeypatch, tmp_path):
         await on.start()
         await on.fleet.stop_all()
     assert not file._thread.is_alive()
-    assert all(task.done() for task in on.fleet._tasks)
+    assert all(task.done() for task in on.fleet._tasks.values())
 
 
 async def test_it_is_not_served_when_a_task_has_ended(on):
     assert on.fleet.is_served()
-    on.fleet._tasks[0].cancel()
+    on.fleet._tasks["demo"].cancel()
     await asyncio.sleep(0)
     assert not on.fleet.is_served()

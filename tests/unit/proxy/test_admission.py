@@ -133,6 +133,17 @@ def test_too_late_for_a_slot_is_another_thing_than_too_late_for_a_model():
     assert desk.refused == {waiting: "queue_timeout"}
 
 
+def test_an_emptied_queue_says_of_each_how_long_it_waited():
+    desk = Desk(slots=1)
+    desk.ready()
+    desk.ask()
+    waiting = desk.ask()
+    desk.time += 3
+    desk.admission.on_view(view("FAILED"))
+    assert desk.refused == {waiting: "model_unavailable"}
+    assert (waiting.queue_ms, waiting.waiting_since, desk.admission.waiting) == (3000, 0.0, 0)
+
+
 def test_refusals_say_when_to_come_back():
     desk = Desk(queue_size=0)
     with pytest.raises(QueueFull) as full:

@@ -1,6 +1,8 @@
 """`proxy.limits`: stage 4 alone, with a limiter, a store and a counter of paper; what is charged at the end."""
 
 import asyncio
+import functools
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +21,16 @@ from tests.support.proxyrig import view
 POOLS = {"anonymous": pool("anonymous", requests_per_hour=3, tokens_per_day=10_000, concurrent=2)}
 BODY = b"x" * 400  # a hundred tokens, by guess
 GUESS = 100 + 256
+
+
+def run(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test with an event loop."""
+
+    @functools.wraps(test)
+    def ran(*args: Any, **named: Any) -> None:
+        asyncio.run(test(*args, **named))
+
+    return ran
 
 
 class Stage:
@@ -133,6 +145,7 @@ async def settle() -> None:
 
 
 @pytest.mark.parametrize(("told", "tokens"), [(1000, 1256), (None, GUESS), (RuntimeError("odd"), GUESS)])
+@run
 async def test_a_request_whose_prompt_is_counted_goes_on_whatever_is_said(told, tokens):
     counter = Counter()
     stage = Stage(counter=counter)
@@ -149,6 +162,7 @@ async def test_a_request_whose_prompt_is_counted_goes_on_whatever_is_said(told, 
     assert stage.left("tpd") == 10_000 - tokens
 
 
+@run
 async def test_who_left_while_the_prompt_was_counted_is_not_charged():
     counter = Counter()
     stage = Stage(counter=counter)
@@ -162,6 +176,7 @@ async def test_who_left_while_the_prompt_was_counted_is_not_charged():
     assert (stage.went_on, stage.left("rph"), stage.at_once) == ([], 3, 0)
 
 
+@run
 async def test_nothing_is_counted_for_who_has_nothing_left():
     counter = Counter()
     stage = Stage(counter=counter)
@@ -194,6 +209,7 @@ def granted(stage: Stage) -> Grant:
     return grant
 
 
+@run
 async def test_a_request_waits_for_the_store_and_goes_on():
     store = Store()
     stage = Stage(store=store)
@@ -207,6 +223,7 @@ async def test_a_request_waits_for_the_store_and_goes_on():
     assert b'"rph";r=2' in exchange.lines
 
 
+@run
 async def test_a_verdict_that_is_there_at_once_is_not_waited_for():
     store = Store()
     stage = Stage(store=store)
@@ -217,6 +234,7 @@ async def test_a_verdict_that_is_there_at_once_is_not_waited_for():
 
 
 @pytest.mark.parametrize("outcome", ["granted", "unavailable"])
+@run
 async def test_who_left_while_the_store_was_asked_gets_everything_back(outcome):
     store = Store()
     stage = Stage(store=store)
@@ -229,6 +247,7 @@ async def test_who_left_while_the_store_was_asked_gets_everything_back(outcome):
     assert (stage.went_on, stage.left("rph"), stage.left("tpd"), stage.at_once) == ([], 3, 10_000, 0)
 
 
+@run
 async def test_nobody_is_admitted_where_the_store_is_away_and_the_operator_wants_it_so():
     store = Store()
     stage = Stage(store=store)
@@ -240,6 +259,7 @@ async def test_nobody_is_admitted_where_the_store_is_away_and_the_operator_wants
     assert (error.status, error.retry_after_s) == (503, 2.5)
 
 
+@run
 async def test_a_store_that_fails_leaves_nobody_waiting():
     store = Store()
     stage = Stage(store=store)

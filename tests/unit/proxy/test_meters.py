@@ -132,3 +132,14 @@ def test_failures_have_series_before_there_are_any() -> None:
 @pytest.mark.parametrize("path", [b"/health", b"/v1/health", b"/metrics"])
 def test_probes_are_no_requests(path: bytes) -> None:
     assert not [name for name in counted(exchange(path, attempts=0, status=503)) if "requests" in name]
+
+
+def test_what_could_not_be_read_is_counted_by_its_status() -> None:
+    meters, page = Meters(), Page()
+    meters.refuse(431)
+    meters.refuse(431)
+    meters.fill(page)
+    (metric,) = [one for one in page.collect() if one.name == "llm_requests"]
+    assert [(*one.labels.values(), one.value) for one in metric.samples] == [
+        (NO_MODEL, OTHER, "431", "anonymous", 2)
+    ]

@@ -10,6 +10,7 @@ from supervisor.errors import LlmsupError, UpstreamCrashed
 from supervisor.proxy.headers import read_request
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.relay import Relay
+from supervisor.proxy.usage import Meter
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -82,6 +83,15 @@ def relayed(pieces: list[bytes], **client: object) -> Desk:
 def test_ends_of_answers(raw, body, end):
     desk = relayed([raw])
     assert (desk.body, desk.end) == (body, end)
+
+
+def test_what_was_counted_of_an_answer_that_failed_is_not_of_the_next_one():
+    """Asked again, it may come in one piece; its figures are not in the events of before."""
+    desk = Desk()
+    desk.asked.meter = Meter(b"/")
+    desk.asked.meter.add(b'data: {"stop":false}\n\n')
+    desk.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert (desk.asked.meter, desk.asked.produced) == (None, 0)
 
 
 @pytest.mark.parametrize(

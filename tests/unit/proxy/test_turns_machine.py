@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from supervisor.errors import UpstreamCrashed
+from supervisor.errors import LlmsupError, UpstreamCrashed
 from supervisor.proxy.admission import Admission
 from supervisor.proxy.bounds import Bounds, RetryBounds
 from supervisor.proxy.breaker import BreakerBounds
@@ -36,7 +36,10 @@ LARGE = b'{"model": "%b", "x": "' + b"x" * 10_000 + b'"}'
 SMALL = b'{"model": "%b"}'
 TOKEN = b'data: {"stop":false}\n\n'
 CLIENTS = {"ann": "user", "bob": "user", "cid": "bulk", "dan": "nothing"}
-FIELDS = {batch: read_request(((b"X-Llmsup-Priority", b"batch"),) if batch else (), small=True) for batch in (False, True)}
+FIELDS = {
+    batch: read_request(((b"X-Llmsup-Priority", b"batch"),) if batch else (), small=True)
+    for batch in (False, True)
+}
 
 
 def pools_of(requests: int, tokens: int) -> dict[str, Pool]:
@@ -177,7 +180,9 @@ class Connection:
         self.machine.pipeline.begin(exchange)
         self.machine.beginning = outer
 
-    def answer(self, exchange: Exchange, status: int, body: bytes, extra: bytes = b"", kind: bytes = b"") -> None:
+    def answer(
+        self, exchange: Exchange, status: int, body: bytes, extra: bytes = b"", kind: bytes = b""
+    ) -> None:
         assert self.current is exchange
         exchange.status = status
         self.finish(exchange)
@@ -213,7 +218,7 @@ class Requests(RuleBasedStateMachine):
         super().__init__()
         self.clock = FakeClock()
         self.books = Books()
-        self.pools = pools_of(40, 2000)
+        self.pools = pools_of(200, 50_000)
         self.limiter = Noted(self.pools)
         self.limiter.books = self.books
         self.beginning: Exchange | None = None
@@ -222,7 +227,7 @@ class Requests(RuleBasedStateMachine):
         self.checks = 0
         self.late: LateStore | None = None
 
-    @initialize(shared=st.booleans(), slots=st.integers(1, 3), queue=st.integers(0, 5))
+    @initialize(shared=st.booleans(), slots=st.integers(1, 3), queue=st.integers(0, 8))
     def begin(self, shared: bool, slots: int, queue: int) -> None:
         self.slots = slots
         retry = RetryBounds(max_retries=3, delay_s=0.0)
@@ -238,11 +243,11 @@ class Requests(RuleBasedStateMachine):
             self.limits.store = self.late  # type: ignore[assignment]  # of paper
         ties = Ties(
             poke=lambda *_: None,
-            reject=lambda exchange, error: self.pipeline.reject(exchange, error),
+            reject=self.reject,
             canary=lambda _: None,  # type: ignore[arg-type,return-value]  # never asked: the breaker stays closed
             later=lambda _, call: call(),
         )
-        self.admission.open(self.views.values(), ties=ties, send=lambda one: self.pipeline.send(one))
+        self.admission.open(self.views.values(), ties=ties, send=self.send)
         wiring = Wiring(
             views=self.views, default=ModelName("one"), trusted_proxies=(), limits=self.limits,
             max_body_bytes=10**9, max_connections=10, clock=self.clock,
@@ -258,6 +263,12 @@ class Requests(RuleBasedStateMachine):
         self.pipeline.trace(on=False)
         for name in MODELS:
             self.publish(name, "READY")
+
+    def reject(self, exchange: Exchange, error: LlmsupError) -> None:
+        self.pipeline.reject(exchange, error)
+
+    def send(self, exchange: Exchange) -> None:
+        self.pipeline.send(exchange)
 
     def identify(self, exchange: Exchange) -> None:
         name = exchange.connection.client  # type: ignore[attr-defined]  # of paper
@@ -276,26 +287,29 @@ class Requests(RuleBasedStateMachine):
 
     @property
     def active(self) -> list[Exchange]:
-        return sorted((one for gate in self.admission.gates.values() for one in gate.active), key=lambda one: one.id)
+        return sorted(
+            (one for gate in self.admission.gates.values() for one in gate.active), key=lambda one: one.id
+        )
 
     @rule(
-        client=st.sampled_from(sorted(CLIENTS)), model=st.sampled_from(MODELS), large=st.booleans(),
-        batch=st.booleans(), path=st.sampled_from([b"/completion", b"/completion", b"/tokenize", b"/health"]),
-        line=st.integers(0, 30),
+        client=st.sampled_from(sorted(CLIENTS)), model=st.sampled_from(("one", *MODELS)), large=st.booleans(),
+        batch=st.booleans(), path=st.sampled_from([b"/completion"] * 4 + [b"/tokenize", b"/health"]),
+        count=st.integers(1, 8), pipelined=st.booleans(),
     )  # fmt: skip
-    def ask(self, client: str, model: str, large: bool, batch: bool, path: bytes, line: int) -> None:
-        """A request, now and then behind another one of its connection."""
-        own = [one for one in self.connections if one.client == client and one.current is not None]
-        if own and line < 10:
-            connection = own[line % len(own)]
-        else:
-            connection = Connection(self, client)
+    def ask(
+        self, client: str, model: str, large: bool, batch: bool, path: bytes, count: int, pipelined: bool
+    ) -> None:
+        """Some requests at once, on a connection for each of them or all on one."""
+        connection = Connection(self, client)
+        for _ in range(count):
+            if not pipelined:
+                connection = Connection(self, client)
             self.connections.append(connection)
-        method = b"GET" if path == b"/health" else b"POST"
-        exchange = Exchange(connection, method, path, FIELDS[batch], "")  # type: ignore[arg-type]  # of paper
-        if method == b"POST":
-            exchange.body = (LARGE if large else SMALL) % model.encode()
-        connection.ask(exchange)
+            method = b"GET" if path == b"/health" else b"POST"
+            exchange = Exchange(connection, method, path, FIELDS[batch], "")  # type: ignore[arg-type]  # of paper
+            if method == b"POST":
+                exchange.body = (LARGE if large else SMALL) % model.encode()
+            connection.ask(exchange)
 
     @precondition(lambda self: self.active)
     @rule(which=st.integers(0, 9), count=st.integers(1, 50))
@@ -307,7 +321,12 @@ class Requests(RuleBasedStateMachine):
             exchange.count(TOKEN * count)
 
     @precondition(lambda self: self.active)
-    @rule(which=st.integers(0, 9), told=st.booleans(), prompt=st.integers(0, 3000), status=st.sampled_from([200, 200, 400]))
+    @rule(
+        which=st.integers(0, 9),
+        told=st.booleans(),
+        prompt=st.integers(0, 3000),
+        status=st.sampled_from([200, 200, 400]),
+    )
     def answered(self, which: int, told: bool, prompt: int, status: int) -> None:
         exchange = self.active[which % len(self.active)]
         exchange.upstream = None
@@ -319,28 +338,37 @@ class Requests(RuleBasedStateMachine):
         exchange.connection.finish(exchange)
 
     @precondition(lambda self: self.active)
-    @rule(which=st.integers(0, 9))
-    def lost(self, which: int) -> None:
+    @rule(which=st.integers(0, 9), more=st.integers(0, 2))
+    def lost(self, which: int, more: int) -> None:
+        """And its llama-server is known to live, or replaced, or (mostly not) neither is known yet."""
         exchange = self.active[which % len(self.active)]
         exchange.upstream = None
         assert exchange.gate is not None
         exchange.gate.lost(exchange, UpstreamCrashed("gone"))
+        if more:
+            self.publish(exchange.gate.view.name, "READY", more - 1)
 
-    @precondition(lambda self: self.connections)
+    @precondition(lambda self: self.rows.rows)
     @rule(which=st.integers(0, 30))
     def leaves(self, which: int) -> None:
-        self.connections.pop(which % len(self.connections)).leave()
+        self.connections[which % len(self.connections)].leave()
 
-    @rule(model=st.sampled_from(MODELS), state=st.sampled_from(["READY", "READY", "READY", "BACKOFF", "FAILED"]), more=st.integers(0, 1))
+    @precondition(lambda self: self.rows.rows)
+    @rule(
+        model=st.sampled_from(MODELS),
+        state=st.sampled_from(["READY"] * 6 + ["BACKOFF", "FAILED"]),
+        more=st.integers(0, 1),
+    )
     def seen(self, model: str, state: str, more: int) -> None:
         self.publish(model, state, more)
 
-    @rule(seconds=st.sampled_from([0.001, 1.0, 20.0, 61.0]))
+    @rule(seconds=st.sampled_from([0.0, 0.001, 1.0, 1.0, 20.0, 61.0]))
     def passes(self, seconds: float) -> None:
         self.clock._now += seconds
         self.pipeline.sweep(self.clock.now())
 
-    @rule(requests=st.sampled_from([20, 40, 80]), tokens=st.sampled_from([500, 2000, 9000]))
+    @precondition(lambda self: self.rows.rows)
+    @rule(requests=st.sampled_from([20, 200, 1000]), tokens=st.sampled_from([3000, 50_000, 200_000]))
     def configured(self, requests: int, tokens: int) -> None:
         now_ns = self.clock.now_ns()
         self.pools = pools_of(requests, tokens)
@@ -353,10 +381,11 @@ class Requests(RuleBasedStateMachine):
                 buckets[limit.name].quota = limit.rate.quota
 
     @precondition(lambda self: self.late is not None and self.late.asked)
-    @rule()
-    def decided(self) -> None:
-        assert self.late is not None
-        self.late.answer()
+    @rule(count=st.integers(1, 9))
+    def decided(self, count: int) -> None:
+        while self.late is not None and self.late.asked and count:
+            self.late.answer()
+            count -= 1
 
     def ended(self, exchange: Exchange) -> None:
         """As the wire does it; and the books are told what it should cost, by what has become of it."""
@@ -381,6 +410,7 @@ class Requests(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_forgotten(self) -> None:
+        self.connections = [one for one in self.connections if one.current is not None]
         gates = self.admission.gates.values()
         asked = {exchange for _, exchange, *_ in self.late.asked} if self.late is not None else set()
         waiting = {one for gate in gates for one in gate.waiting}
@@ -406,7 +436,9 @@ class Requests(RuleBasedStateMachine):
             assert turns._large == sum(one.large for one in turns)
             assert turns._reading <= {one for one in gate.active if one.large}
             accounts = [*queue._interactive.accounts.values(), *queue._batch.accounts.values()]
-            assert sum(one.held for one in accounts) == sum(one.in_turn for one in gate.active) + len(queue._first)
+            assert sum(one.held for one in accounts) == sum(one.in_turn for one in gate.active) + len(
+                queue._first
+            )
 
     @invariant()
     def who_waits_waits_for_something(self) -> None:
@@ -421,7 +453,9 @@ class Requests(RuleBasedStateMachine):
         assert set(self.books.taken) == {one.grant for one in granted}
         for client, buckets in self.books.buckets.items():
             account = self.limiter._accounts.get(client)
-            assert (account.in_flight if account is not None else 0) == sum(one.client.name == client for one in granted)
+            assert (account.in_flight if account is not None else 0) == sum(
+                one.client.name == client for one in granted
+            )
             for one in self.limiter.standings(client, CLIENTS[client], now_ns):
                 assert one.remaining == buckets[one.limit.name].remaining(now_ns), (client, one)
 
@@ -441,11 +475,11 @@ class Requests(RuleBasedStateMachine):
             self.turns_are_counted()
         for account in self.limiter._accounts.values():
             assert account.in_flight == 0
-        self.clock._now += 3600
+        self.clock._now += 3_600_000  # what was used of a large quota comes back slowly in a small one
         for client, name in CLIENTS.items():
             for one in self.limiter.standings(client, name, self.clock.now_ns()):
                 assert one.remaining == one.limit.rate.quota
 
 
 TestRequests = Requests.TestCase
-TestRequests.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestRequests.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)

@@ -121,3 +121,23 @@ def test_without_a_default_model_the_llm_variables_do_nothing(raw: bytes) -> Non
 
 def test_a_model_left_empty_takes_its_path_from_the_environment() -> None:
     assert apply({"LLM_MODEL_PATH": "x"}, b"models: {a: }").data["models"] == {"a": {"path": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("variables", "level", "source"),
+    [
+        ({"LOG_LEVEL": "DEBUG"}, "debug", "env LOG_LEVEL"),
+        ({"LOG_LEVEL": " warning "}, "warning", "env LOG_LEVEL"),
+        ({"LOG_LEVEL": "debug", "LLMSUP__LOG__LEVEL": "error"}, "error", "env LLMSUP__LOG__LEVEL"),
+    ],
+)
+def test_log_level_has_the_name_that_most_programs_read(
+    variables: dict[str, str], level: str, source: str
+) -> None:
+    document = apply(variables)
+    assert document.data["log"]["level"] == level
+    assert document.values["log", "level"].source == source
+
+
+def test_an_empty_log_level_is_none() -> None:
+    assert "log" not in apply({"LOG_LEVEL": ""}).data
