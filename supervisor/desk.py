@@ -82,6 +82,7 @@ class Desk:
                 keys_error=parts.keyring.error,
                 config_error=reloader.refused.as_dict() if reloader.refused is not None else None,
                 config_pending=reloader.pending,
+                limits_store=store.status if (store := parts.limits.store) is not None else None,
                 memory=parts.memory,
                 estimates=parts.budget.estimates,
             )

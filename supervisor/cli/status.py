@@ -73,6 +73,12 @@ def above(state: dict[str, Any]) -> Iterator[str]:
         yield f"the last deaths are not on the disk: {state['deaths']['error']}"
     if state.get("keys", {}).get("error"):
         yield click.style(f"no API key is accepted: {state['keys']['error']}", fg="red")
+    store = state.get("limits", {}).get("store")
+    if store and store["state"] == "away":
+        yield click.style(
+            f"limits: {store['url']} is away since {store['since']} ({store['reason']}); on_store_failure: {store['on_failure']}",
+            fg="yellow",
+        )
     if told := _log_trouble(state["logs"]["error"], state["logs"]["dropped"]):
         yield f"llmsup's own log: {told}"
 

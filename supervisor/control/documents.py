@@ -112,6 +112,12 @@ class RefusedEdit(TypedDict):
     since: str
 
 
+class Limits(TypedDict):
+    """``store``: the Redis in which several daemons count together, and how it is; None: each for itself."""
+
+    store: dict[str, Any] | None
+
+
 class Status(TypedDict):
     """The daemon and its models now; what `llmsup status --json` prints."""
 
@@ -129,6 +135,7 @@ class Status(TypedDict):
     logs: OwnLogs
     deaths: DeathsFile
     keys: Keys
+    limits: Limits
     models: list[ModelStatus]
 
 

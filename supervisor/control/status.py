@@ -42,6 +42,7 @@ class Snapshot:
     keys: int = 0
     keys_error: str = ""  # why no key is accepted, if none is
     config_error: Mapping[str, str] | None = None  # what is wrong with the file as it is now, and since when
+    limits_store: Mapping[str, Any] | None = None  # where several daemons count together
     config_pending: Sequence[str] = ()  # keys of it that wait for the next start
 
 
@@ -79,6 +80,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         },
         "deaths": {"error": snapshot.deaths_error or None},
         "keys": {"count": snapshot.keys, "error": snapshot.keys_error or None},
+        "limits": {"store": snapshot.limits_store},
         "models": models,
     }
 

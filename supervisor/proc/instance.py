@@ -279,7 +279,9 @@ class Instance:
         polling = partial(watch.while_ready, run, self._tools, self._doubt, self._alive)
         self._job("health", self._reporting(polling))
         self._job("vigil", self._reporting(Vigil(run, self._tools, self._doubt, self._terms()).keep))
-        self._job("stable", self._after(partial(self._tools.clock.sleep, stable_after_s(load_s)), Event.STABLE))
+        self._job(
+            "stable", self._after(partial(self._tools.clock.sleep, stable_after_s(load_s)), Event.STABLE)
+        )
 
     def _terms(self) -> Terms:
         return Terms(

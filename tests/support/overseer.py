@@ -28,6 +28,7 @@ STATUS: dict[str, Any] = {
     "logs": {"dir": "/logs", "error": None, "dropped": 0},
     "deaths": {"error": None},
     "keys": {"count": 0, "error": None},
+    "limits": {"store": None},
     "models": [
         {
             "name": "demo",

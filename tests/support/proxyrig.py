@@ -207,7 +207,9 @@ class ProxyRig:
             views=self._views,
             default=ModelName(models[0]),
             trusted_proxies=trusted_proxies,
-            limits=unlimited(clock) if pools is None else Limits(Limiter(pools, shared=shared), pools, clock, shared=shared),
+            limits=unlimited(clock)
+            if pools is None
+            else Limits(Limiter(pools, shared=shared), pools, clock, shared=shared),
             max_connections=10_000,
             max_body_bytes=max_body_bytes,
             clock=clock,

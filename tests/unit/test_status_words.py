@@ -109,3 +109,16 @@ def test_a_refused_edit_and_what_waits_for_the_next_start_stand_below_the_headin
         "in the configuration, but only from the next start on: listen, log.dir",
     ]
     assert [*page(state() | {"config_error": None, "config_pending": []})] == [*page(state())]
+
+
+def test_a_store_of_limits_that_is_away_is_said():
+    store = {
+        "url": "redis://h:1/0",
+        "state": "away",
+        "since": "12:00",
+        "reason": "refused",
+        "on_failure": "local",
+    }
+    told = click.unstyle("\n".join(page(state() | {"limits": {"store": store}})))
+    assert "limits: redis://h:1/0 is away since 12:00 (refused); on_store_failure: local" in told
+    assert "limits" not in "\n".join(page(state() | {"limits": {"store": store | {"state": "connected"}}}))

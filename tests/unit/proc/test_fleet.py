@@ -136,6 +136,83 @@ async def test_command_and_poke_reach_the_one_named(on):
     assert on.fleet.views["other"].checks == 1
 
 
+@pytest.fixture
+def gone(on):
+    """The names of models that have been removed, as everybody is told."""
+    names: list[str] = []
+    on.fleet.when_gone(names.append)
+    return names
+
+
+async def leave(on, name="demo"):
+    lineup = on.fleet.lineups[name]
+    lineup.retire()
+    await on.fleet.wait_for(lambda _: lineup.gone)
+    await on.fleet.remove(lineup)
+    return lineup
+
+
+async def test_one_that_is_removed_drains_ends_and_is_forgotten(on, gone):
+    await on.fleet.start_all()
+    await on.clock.settle()
+    tasks = len(asyncio.all_tasks())
+    on.traffic.busy = True
+    leaving = asyncio.create_task(leave(on))
+    await on.clock.settle()
+    view = on.fleet.views["demo"]
+    assert (view.state, view.removed, view.on_demand, view.coming) == ("DRAINING", True, False, False)
+    assert view.why() == "demo is no longer in the configuration"
+    with pytest.raises(NotFound, match="demo") as refused:
+        on.fleet.lineup("demo")
+    assert refused.value.hint == "configured: other"
+    on.traffic.busy = False
+    await on.clock.advance(30)
+    await leaving
+    assert gone == ["demo"]
+    assert (list(on.fleet.views), list(on.fleet.holders)) == (["other"], ["other"])
+    assert [run.buried for run in on.launcher.runs] == [True]
+    assert states(on) == ["READY"]
+    assert on.fleet.is_served()
+    assert len(asyncio.all_tasks()) < tasks
+
+
+async def test_one_that_comes_back_before_it_has_gone_starts_after_its_end(on, gone):
+    await on.start()
+    lineup = on.lineup
+    lineup.retire()
+    lineup.revive()
+    lineup.front.post(Event.START)
+    await on.clock.settle()
+    view = on.fleet.views["demo"]
+    assert (view.state, view.generation, view.removed, lineup.gone) == ("READY", 2, False, False)
+    assert gone == []
+
+
+async def test_the_same_one_is_removed_once(on, gone):
+    lineup = await leave(on)
+    await on.fleet.remove(lineup)
+    assert gone == ["demo"]
+
+
+async def test_whoever_commands_one_that_has_just_gone_does_not_wait_for_ever(on):
+    lineup = on.fleet.lineups["demo"]
+    lineup.retire()
+    await on.fleet.wait_for(lambda _: lineup.gone)
+    removing = asyncio.create_task(on.fleet.remove(lineup))
+    commanding = asyncio.create_task(lineup.command(Event.START))
+    await on.clock.settle()
+    await removing
+    assert commanding.done()
+
+
+async def test_one_that_is_added_later_lives_at_once(on):
+    lineup = await leave(on)
+    on.fleet.add(lineup.instances)
+    await on.fleet.command("demo", Event.START)
+    await on.clock.settle()
+    assert on.fleet.views["demo"].state == "READY"
+
+
 async def test_close_ends_tasks_and_log_files(monkeypatch, tmp_path):
     file = LogFile(tmp_path / "demo.log")
     async with stage(monkeypatch, log_file=file) as on:

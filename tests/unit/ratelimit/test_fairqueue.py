@@ -269,7 +269,7 @@ def test_the_head_of_the_batch_class_goes_within_eight(before, later):
 @dataclass
 class Known:
     counter: Fraction
-    turn: tuple[int, bool, int]  # after which dispatch it came, or its own; whether it was its own; which newcomer
+    turn: tuple[int, bool, int]  # its own dispatch, or the one after which it came; whether it was its own
     floor: Fraction
     weight: Fraction = Fraction(1)
     held: int = 0
