@@ -23,7 +23,6 @@ from supervisor.control.rundir import RunDir
 from supervisor.control.server import ControlServer
 from supervisor.control.streams import Streams
 from supervisor.desk import Around, Desk
-from supervisor.events import InstanceView
 from supervisor.listen import Listener, UnixListener, handed_over
 from supervisor.observe import logging as observe_logging
 from supervisor.observe.systemd import Notifier, keep_alive
@@ -141,6 +140,7 @@ class Daemon:
             log.info("configuration", key=notice.key, note=notice.message)
         self._fleet.open()
         self._fleet.subscribe(self._tell)
+        self._fleet.when_gone(self._tell)
         self._chronicle.begin(self._fleet.views)
         self._parts.limits.tell = self._chronicle.rate_limited
         self._fleet.subscribe(self._chronicle.on_view)
@@ -246,7 +246,7 @@ class Daemon:
     def _sweeps(self) -> bool:
         return self._clock.now() - self._swept_at < SWEEP_LATE_S
 
-    def _tell(self, _: InstanceView) -> None:
+    def _tell(self, _: object) -> None:
         self._notifier.status(", ".join(f"{name} {view.state}" for name, view in self._fleet.views.items()))
 
     async def _announce(self, ready: Callable[[str], None]) -> None:

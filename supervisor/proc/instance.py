@@ -70,8 +70,7 @@ class Instance:
         self._numbers = numbers or itertools.count(1)  # of generations; one count for both of a model
         self._history = History(Profiles(spec, safe), tools)
         self._spec = spec  # of the newest generation: as configured, or the safe profile
-        self._tools = tools
-        self._publish_view = publish
+        self._tools, self._publish_view = tools, publish
         self.port, self._startup_stall_s = port, startup_stall_s
         self._drain_s, self._silence_s = drain_s, silence_s
         self._log_file = log_file
@@ -279,9 +278,8 @@ class Instance:
         polling = partial(watch.while_ready, run, self._tools, self._doubt, self._alive)
         self._job("health", self._reporting(polling))
         self._job("vigil", self._reporting(Vigil(run, self._tools, self._doubt, self._terms()).keep))
-        self._job(
-            "stable", self._after(partial(self._tools.clock.sleep, stable_after_s(load_s)), Event.STABLE)
-        )
+        stable = partial(self._tools.clock.sleep, stable_after_s(load_s))
+        self._job("stable", self._after(stable, Event.STABLE))
 
     def _terms(self) -> Terms:
         return Terms(

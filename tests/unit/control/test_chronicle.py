@@ -58,3 +58,10 @@ def test_the_other_kinds() -> None:
         ("action", {"verb": "restart", "subject": "demo"}),
         ("rate_limit", {"client": "user:a", "limit": "60r/m", "refused": 3}),
     ]
+
+
+def test_one_that_was_removed_and_comes_back_is_new() -> None:
+    told = chronicle()
+    told.forget(DEMO)
+    told.on_view(READY)
+    assert told.log.last(1)[0].data["before"] is None

@@ -82,3 +82,10 @@ def test_a_first_start_that_dies_is_a_restart_and_no_recovery() -> None:
 def test_several_restarts_at_once_and_one_without_a_death_are_counted() -> None:
     recoveries = told((1.0, replace(READY, restarts=2)))
     assert recoveries.restarts == {("demo", UNKNOWN): 2}
+
+
+def test_of_a_removed_model_nothing_is_kept() -> None:
+    death = dead(1)
+    recoveries = told((10.0, READY), (20.0, again(2, death, 1)))
+    recoveries.forget(READY.name)
+    assert (recoveries.restarts, recoveries._seen) == ({}, {})

@@ -139,3 +139,11 @@ def test_what_it_holds_itself_is_not_in_its_way(path):
     assert check(it, path) is None
     assert asyncio.run(it.would_fit(spec(path=str(path), cache_ram_mb=0))) is None
     assert asyncio.run(it.would_fit(spec(path=str(path), cache_ram_mb=0, seat="#2"))).name == "does_not_fit"
+
+
+def test_of_a_removed_model_nothing_is_counted(path):
+    it = budget()
+    for name in ("demo", "demo#2", "demo2"):
+        check(it, path, name)
+    it.forget("demo")
+    assert list(it.estimates) == ["demo2"]

@@ -2,6 +2,7 @@
 tests/integration/proxy/test_queueing.py).
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import ModelUnavailable, QueueFull
+from supervisor.events import InstanceView
 from supervisor.proxy.inflight import Exchange
 from tests.support.desk import FIELDS, Desk
 from tests.support.proxyrig import view
@@ -198,3 +200,31 @@ def test_whatever_happens_the_books_balance(operations):
         assert not (gate.active | set(gate.waiting)) & desk.refused.keys()
         if gate.open and gate.waiting:
             assert here == 2 or gate.leases == 3, "who waits, waits for something"
+
+
+def removed(seen: InstanceView) -> InstanceView:
+    return replace(seen, removed=True)
+
+
+def test_a_model_that_is_removed_is_not_offered_and_refuses_what_waits():
+    desk = Desk(slots=1)
+    desk.ready()
+    inside, waiting = desk.ask(), desk.ask()
+    desk.admission.on_view(removed(view("READY", port=1, slots=1)))
+    assert (desk.admission.offered, list(desk.admission.gates)) == ({}, ["demo"])
+    desk.admission.on_view(removed(view("DRAINING", wanted=False)))
+    assert desk.refused == {waiting: "model_unavailable"}
+    assert inside in desk.gate.active
+    desk.gate.leave(inside)
+    desk.admission.remove(desk.gate.view.name)
+    assert (desk.admission.gates, list(desk.admission._turns), desk.admission.waiting) == ({}, [], 0)
+
+
+def test_a_model_that_comes_back_is_offered_again_and_an_added_one_takes_its_turn():
+    desk = Desk()
+    desk.ready()
+    desk.admission.on_view(removed(view("READY", port=1)))
+    desk.ready()
+    desk.admission.add(view("LOADING", name="other"))
+    assert list(desk.admission.offered) == list(desk.admission.gates) == ["demo", "other"]
+    assert [gate.view.name for gate in desk.admission._turns] == ["demo", "other"]

@@ -143,3 +143,13 @@ def test_what_could_not_be_read_is_counted_by_its_status() -> None:
     assert [(*one.labels.values(), one.value) for one in metric.samples] == [
         (NO_MODEL, OTHER, "431", "anonymous", 2)
     ]
+
+
+def test_of_a_removed_model_nothing_is_told_but_what_is_counted_over_all() -> None:
+    meters, page = Meters(), Page()
+    meters.count(exchange(), 100.5)
+    meters.forget("demo")
+    meters.fill(page)
+    samples = [one for metric in page.collect() for one in metric.samples]
+    assert not [one for one in samples if "demo" in one.labels.values()]
+    assert [one.value for one in samples if one.labels.get("op") == "hit"] == [1]
