@@ -165,7 +165,7 @@ def start_llmsup(
     config = {
         "listen": f"127.0.0.1:{port}",
         "state_dir": str(folder / "state"),
-        "log": {"level": "warning"},
+        "log": {"level": "warning", "access": False},  # as the others
         "llama_server": {"binary": str(binary)},
         "default_model": "bench",
         "models": {"bench": {"path": str(model), "parallel": 512, "args": []}},

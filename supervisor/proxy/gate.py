@@ -98,7 +98,10 @@ class Gate:
             raise quarantined()
         if self.open and (
             not exchange.needs_slot
-            or (self._free and (not self.waiting or (self._next() is None and self.waiting.passes(exchange))))
+            or (
+                self._free
+                and (not self.waiting.size or (self._next() is None and self.waiting.passes(exchange)))
+            )
         ):
             self._activate(exchange)
             return True

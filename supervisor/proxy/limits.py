@@ -137,8 +137,14 @@ class Limits:
         """
         if exchange.path in cached.OWN and exchange.method in cached.READING:
             return None  # a health check is never refused
-        if not self._of_tokens.get(exchange.client.pool, self._of_others):
-            return self._charge(exchange, 0)
+        client = exchange.client
+        if not self._of_tokens.get(client.pool, self._of_others):
+            if self.store is not None:
+                return self._charge(exchange, 0)
+            now_ns = self._clock.now_ns()
+            outcome = self.limiter.admit(client.name, client.pool, 0, now_ns)
+            self._take(exchange, outcome, now_ns)
+            return None
         if self._counter is not None and self._counter.worth(exchange) and not self._spent(exchange):
             self._later(self._counted(exchange, self._counter))
             return WAIT

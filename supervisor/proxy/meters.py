@@ -91,8 +91,10 @@ class Meters:
         attempts = exchange.attempts
         if exchange.needs_slot and (attempts or exchange.waited_s or exchange.waiting_since):
             waiting_since = exchange.waiting_since
-            waited_s = exchange.waited_s + (now - waiting_since if waiting_since else 0.0)
-            self._waits.observe(waited_s)
+            if waiting_since or exchange.waited_s:
+                self._waits.observe(exchange.waited_s + (now - waiting_since if waiting_since else 0.0))
+            else:
+                self._waits.counts[0] += 1
         if attempts:
             row.latency.observe(now - exchange.received_at)
             if attempts == 1 and not exchange.continued:

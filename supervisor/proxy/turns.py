@@ -39,7 +39,8 @@ class Turns:
         self._active = active
         self._queue: FairQueue[Exchange] = FairQueue()
         self._prefills = Prefills()
-        self._slotless = 0  # of those that wait
+        self.size = 0  # how many wait: asked for each request, so without a call
+        self._slotless = 0  # of them
         self._large = 0  # likewise
         self._reading: set[Exchange] = set()  # large ones that have gone and have no token yet
 
@@ -47,7 +48,7 @@ class Turns:
         return f"<Turns {self._queue}>"
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return self.size
 
     def __iter__(self) -> Iterator[Exchange]:
         return iter(self._queue)
@@ -67,7 +68,7 @@ class Turns:
 
     def add(self, exchange: Exchange, *, first: bool = False) -> None:
         """``first``: it comes back from a server that died, and goes before all others."""
-        if not self._queue:
+        if not self.size:
             for one in self._active:
                 if one.leased and not one.in_turn:
                     self._serve(one)
@@ -85,10 +86,11 @@ class Turns:
         return True
 
     def clear(self) -> list[Exchange]:
-        self._slotless = self._large = 0
+        self.size = self._slotless = self._large = 0
         return self._queue.clear()
 
     def _count(self, exchange: Exchange, by: int) -> None:
+        self.size += by
         self._slotless += by * (not exchange.needs_slot)
         self._large += by * exchange.large
 
@@ -127,7 +129,7 @@ class Turns:
     def go(self, exchange: Exchange) -> None:
         """It goes to the child, from the queue or without having waited."""
         queue = self._queue
-        if not queue:
+        if not self.size:
             if exchange.needs_slot:
                 exchange.large = self._prefills.large(exchange.path, exchange.body)
         elif exchange in queue:

@@ -14,6 +14,7 @@ Of several choices only one is told of.
 import re
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from supervisor.types import KIB
 
@@ -35,6 +36,7 @@ _RESPONSES = re.compile(
     rb'"usage":\{"input_tokens":(\d+),"output_tokens":(\d+),"total_tokens":\d+,'
     rb'"input_tokens_details":\{"cached_tokens":(\d+)'
 )
+_PROMPT_ONLY = re.compile(rb'"usage":\{"prompt_tokens":(\d+),"total_tokens":\d+\}')
 _TIMED = re.compile(
     rb'"timings":\{"cache_n":(\d+),"prompt_n":(\d+),"prompt_ms":[^,]++,"prompt_per_token_ms":[^,]++,'
     rb'"prompt_per_second":[^,]++,"predicted_n":(\d+)'
@@ -50,8 +52,7 @@ _NATIVE_SEVERAL = b'[{"index":0,"content":'
 _CHOICES = {b'{"choices":[{"f': b'},{"finish_reason":', b'{"choices":[{"t': b'},{"text":'}
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """In tokens. ``prompt``: cached ones included, 0 where the bytes do not tell; ``cached``: of them, those that were in
     the cache; ``completion``: generated."""
 
@@ -68,7 +69,8 @@ def of_body(body: bytes) -> Usage | None:
     if body.startswith(_NATIVE_SEVERAL):
         return _of_each(body)
     if body.startswith(_LIST):
-        return _usage(body, body.find(_USAGE, 0, _HEAD_BYTES))
+        usual = _PROMPT_ONLY.search(body, 0, _HEAD_BYTES)
+        return _usage(body, body.find(_USAGE, 0, _HEAD_BYTES)) if usual is None else Usage(int(usual[1]), 0)
     told = of_events(body)
     if told is None:
         return (
