@@ -3,7 +3,8 @@
 A request's cost is charged as it becomes known (`ratelimit.fairqueue`): a guess at its prompt when it goes, its
 answer as it flows, and at its end what it really was, cached tokens aside. What has flowed is looked at when a turn is
 decided and when the request ends, not at each token: in between nobody asks. And while nobody waits nobody is counted:
-who goes then takes nothing from anybody. What is at the child when the first one has to wait is counted from then on.
+who goes then takes nothing from anybody. What is at the child when the first one has to wait is counted then, with what it
+has had so far.
 
 A large prompt that is not in the cache keeps llama-server busy for seconds, in which nobody else's answer gets on.
 So while one is being read, a second one waits where others wait that are not large.
