@@ -48,8 +48,6 @@ SWEEP_LATE_S = 5.0
 JOB_PAUSE_S = 1.0  # after an error of our own
 # Requests leave no cycles behind; with hundreds of connections the default (700) walks them all for nothing.
 GC_THRESHOLDS = (20_000, 20, 50)
-OWN_DESCRIPTORS = 64  # about 25 at rest, and 10 for each start of a child
-MIN_CLIENTS, MAX_CLIENTS = 8, 16_384
 FLUSH_S = 1.0  # for the last bytes to clients, after the last answer
 
 
@@ -144,6 +142,21 @@ class Daemon:
         self._chronicle.begin(self._fleet.views)
         self._parts.limits.tell = self._chronicle.rate_limited
         self._fleet.subscribe(self._chronicle.on_view)
+        jobs = self._jobs(ready)
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the daemon: collections need not look at it again
+        gc.set_threshold(*GC_THRESHOLDS)
+        await self._stop.wait()
+        await self._shut_down(server)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        for number in (*SIGNALS, signal.SIGHUP):  # all is done: one more must not make it look like a failure
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+    def _jobs(self, ready: Callable[[str], None]) -> list[asyncio.Task[None]]:
+        """What goes on for as long as the daemon lives."""
         proofs = {"sweep": self._sweeps, "instances": self._fleet.is_served}
         jobs = [
             self._job("watchdog", partial(keep_alive, self._notifier, self._clock, proofs)),
@@ -169,17 +182,7 @@ class Daemon:
                 catch_up=self._reloader.catch_up,
             )
             jobs.append(self._job("config", watch.keep))
-        gc.collect()
-        gc.freeze()  # what exists now lives as long as the daemon: collections need not look at it again
-        gc.set_threshold(*GC_THRESHOLDS)
-        await self._stop.wait()
-        await self._shut_down(server)
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
-        for number in (*SIGNALS, signal.SIGHUP):  # all is done: one more must not make it look like a failure
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
+        return jobs
 
     async def _shut_down(self, server: asyncio.Server) -> None:
         """Top to bottom: refuse, drain, end the children, let clients read the rest, close. (FAULTS 26)"""
