@@ -137,14 +137,8 @@ class Limits:
         """
         if exchange.path in cached.OWN and exchange.method in cached.READING:
             return None  # a health check is never refused
-        client = exchange.client
-        if not self._of_tokens.get(client.pool, self._of_others):
-            if self.store is not None:
-                return self._charge(exchange, 0)
-            now_ns = self._clock.now_ns()
-            outcome = self.limiter.admit(client.name, client.pool, 0, now_ns)
-            self._take(exchange, outcome, now_ns)
-            return None
+        if not self._of_tokens.get(exchange.client.pool, self._of_others):
+            return self._charge(exchange, 0)
         if self._counter is not None and self._counter.worth(exchange) and not self._spent(exchange):
             self._later(self._counted(exchange, self._counter))
             return WAIT
@@ -227,12 +221,10 @@ class Limits:
         error = kind(_told(client.name, refused), retry_after_s=refused.wait_ns / 1e9)
         limiter = self.limiter if self.store is None else self.store
         standings = limiter.standings(client.name, client.pool, now_ns)
-        lines = limit_headers.ietf(standings)
-        if exchange.path == ANTHROPIC:
-            lines += limit_headers.anthropic(standings, self._clock.wall())
-        else:
-            lines += limit_headers.openai(standings)
-        error.lines = lines + limit_headers.retry(refused.wait_ns, random.random)
+        wall = self._clock.wall() if exchange.path == ANTHROPIC else None
+        error.lines = limit_headers.refused_lines(standings, wall) + limit_headers.retry(
+            refused.wait_ns, random.random
+        )
         return error
 
     def end(self, exchange: Exchange) -> None:
