@@ -3,11 +3,9 @@
 import http.client
 import json
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -30,50 +28,12 @@ from tests.support.assembly import (
     normalised,
     taken_together,
 )
-from tests.support.daemon import free_port
+from tests.support.bare_server import server
 
 pytestmark = pytest.mark.real
 
-READY_DEADLINE_S = 30.0
 FREED_WITHIN_S = 2.0
 SERVERS = ("plain", "thinking", "tools")
-
-
-@contextmanager
-def server(binary: Path, model: Path, *flags: str) -> Iterator[int]:
-    """The port of a server that has become ready, killed at the end whatever happens."""
-    port = free_port()
-    command = [
-        str(binary),
-        "-m",
-        str(model),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        *SERVER_FLAGS,
-        *flags,
-    ]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + READY_DEADLINE_S
-        while not healthy(port):
-            assert process.poll() is None, "llama-server ended"
-            assert time.monotonic() < deadline, "llama-server does not become ready"
-            time.sleep(0.02)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def healthy(port: int) -> bool:
-    try:
-        return get(port, "/health")[0] == 200
-    except OSError:
-        return False
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
@@ -97,7 +57,7 @@ def ports(llama_server_binary, demo_model, tmp_path_factory) -> Iterator[dict[st
             "tools": (demo_model, ["--chat-template-file", str(TOOL_TEMPLATE)]),
         }
         yield {
-            name: stack.enter_context(server(llama_server_binary, model, *flags))
+            name: stack.enter_context(server(llama_server_binary, model, *SERVER_FLAGS, *flags))
             for name, (model, flags) in starts.items()
         }
 
@@ -240,7 +200,7 @@ def test_an_abandoned_stream_frees_its_slot_while_another_one_runs(llama_server_
     rewritten = as_stream(CHAT.encode(), body, parsed)
     assert rewritten is not None
     with (
-        server(llama_server_binary, slow, "-np", "2", "-c", "16384") as port,
+        server(llama_server_binary, slow, *SERVER_FLAGS, "-np", "2", "-c", "16384") as port,
         posted(port, rewritten) as staying,
     ):
         with posted(port, rewritten):

@@ -2,10 +2,8 @@
 
 import http.client
 import json
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,10 @@ import pytest
 
 from supervisor.proxy.usage import TAIL_BYTES, Meter, Usage, of_body, of_events
 from tests.support.assembly import CASES, TOOL_TEMPLATE
-from tests.support.daemon import free_port
+from tests.support.bare_server import server
 
 pytestmark = pytest.mark.real
 
-READY_DEADLINE_S = 30.0
 FLAGS = [
     "-t",
     "1",
@@ -64,35 +61,6 @@ SERVERS = {
 }
 
 
-@contextmanager
-def server(binary: Path, model: Path, *flags: str) -> Iterator[int]:
-    """The port of a server that answers, killed at the end whatever happens."""
-    port = free_port()
-    process = subprocess.Popen(
-        [str(binary), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), *FLAGS, *flags],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + READY_DEADLINE_S
-        while not healthy(port):
-            assert process.poll() is None, "llama-server ended"
-            assert time.monotonic() < deadline, "llama-server does not become ready"
-            time.sleep(0.02)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def healthy(port: int) -> bool:
-    try:
-        return ask(port, "/health", None)[0] == 200
-    except OSError:
-        return False
-
-
 def ask(port: int, path: str, asked: dict[str, Any] | None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
@@ -116,7 +84,7 @@ def answer(port: int, path: str, asked: dict[str, Any]) -> bytes:
 def ports(llama_server_binary: Path, demo_model: Path) -> Iterator[dict[str, int]]:
     with ExitStack() as stack:
         yield {
-            name: stack.enter_context(server(llama_server_binary, demo_model, *flags))
+            name: stack.enter_context(server(llama_server_binary, demo_model, *FLAGS, *flags))
             for name, flags in SERVERS.items()
         }
 
