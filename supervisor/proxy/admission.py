@@ -54,7 +54,7 @@ class Admission:
 
     def add(self, view: InstanceView) -> None:
         """That model takes requests from now on."""
-        assert self._ties is not None, "open() comes first"  # noqa: S101
+        assert self._ties is not None  # noqa: S101  open() comes first
         gate = self.gates[view.name] = self.offered[view.name] = Gate(self, view, self._ties)
         self._turns.append(gate)
 

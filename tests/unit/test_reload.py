@@ -241,7 +241,7 @@ async def test_a_preview_takes_nothing_up(rig: Rig):
     rig.write("retry: {max_retries: 1}", "log: {level: debug}")
     answer = await reloader.preview()
     assert (answer["applied"], answer["at_next_start"]) == ([], ["log.level"])
-    assert [(one["key"], one["effect"]) for one in answer["changes"]] == [  # type: ignore[attr-defined]
+    assert [(one["key"], one["effect"]) for one in answer["changes"]] == [  # type: ignore[attr-defined]  # plain JSON
         ("retry.max_retries", "at once"),
         ("log.level", "next start of llmsup"),
     ]

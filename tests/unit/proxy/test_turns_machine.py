@@ -255,7 +255,7 @@ class Requests(RuleBasedStateMachine):
         self.rows = InFlight()
         self.pipeline = PaperPipeline(wiring, self.admission, self.rows)
         self.pipeline._identity.resolve = self.identify  # type: ignore[method-assign]  # by the connection
-        self.pipeline._identity.name_refused = lambda _: None  # type: ignore[method-assign]
+        self.pipeline._identity.name_refused = lambda _: None  # type: ignore[method-assign]  # not asked here
         self.pipeline.stages = tuple(
             stage if stage.number != 2 else type(stage)(2, stage.question, self.identify)
             for stage in self.pipeline.stages
