@@ -4,8 +4,7 @@ A gate keeps requests from a generation that is in doubt. A connection is often 
 its process is: until the instance has published something newer, or has answered a poke, nothing is sent.
 
 A request that the child dropped comes back here, and goes out again first in line: to the next generation at once, to the
-same one after ``retry.delay_ms``. Those that were inside at a crash go alone, one after the other, so that
-the one that brings the child down is found, and no other is blamed for it (FAULTS 9).
+same one after ``retry.delay_ms``. Of those that were inside at a crash, `suspects` finds the one that did it.
 """
 
 import asyncio
@@ -24,7 +23,8 @@ from supervisor.proxy.forecast import ServiceTimes
 from supervisor.proxy.former import Former
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.patience import Patience
-from supervisor.proxy.retry import CRASHES, DEADLY, Retries, allowed, quarantined, reason_of
+from supervisor.proxy.retry import Retries, allowed, quarantined, reason_of
+from supervisor.proxy.suspects import Suspects
 from supervisor.proxy.ties import Ties
 from supervisor.proxy.turns import Turns
 from supervisor.proxy.upstream import Pool
@@ -54,7 +54,7 @@ class Gate:
         self._retries = Retries(admission.bounds.retry)
         self._times = ServiceTimes()
         self._retrying = 0
-        self._suspects = 0  # at the child now, that were inside at a crash
+        self._suspects = Suspects(admission.quarantine, admission.clock)
         self._pool: Pool | None = None
         self._pool_generation = Generation(0)
         self._former = Former()
@@ -93,9 +93,8 @@ class Gate:
             ModelUnavailable: waiting would not help.
             QueueFull, QueueTimeout: too many wait already.
         """
-        admission, clock = self._admission, self._admission.clock
-        if admission.quarantine and admission.quarantine.holds(exchange.path, exchange.body, clock.now()):
-            raise quarantined()
+        admission = self._admission
+        self._suspects.check(exchange)
         if self.open and (
             not exchange.needs_slot
             or (
@@ -144,7 +143,7 @@ class Gate:
             if exchange.attempts:
                 exchange.retrying = True
                 self._retrying += 1
-                self._suspects += exchange.crashes > 0
+                self._suspects.went(exchange)
 
     def _wait(self, exchange: Exchange, *, first: bool = False) -> None:
         now = self._admission.clock.now()
@@ -183,7 +182,7 @@ class Gate:
             if exchange.retrying:
                 exchange.retrying = False
                 self._retrying -= 1
-                self._suspects -= exchange.crashes > 0
+                self._suspects.left(exchange)
         self._emptied.set()
 
     # ---- what the child dropped
@@ -194,7 +193,7 @@ class Gate:
             return
         self._deactivate(exchange)
         here = exchange.sent_to == self._pool_generation
-        self._blame(exchange)
+        self._suspects.blame(exchange, self.view.last_death)
         verdict = self._retries.given_up(exchange, error) or self._hopeless()
         if verdict is not None:
             self._ties.reject(exchange, verdict)
@@ -239,27 +238,14 @@ class Gate:
         if self.breaker.failed(self._admission.clock.now()):
             log.warning("circuit breaker open", model=self.view.name)
 
-    def _blame(self, exchange: Exchange) -> None:
-        """Whether the generation it was sent to crashed, as far as is known by now."""
-        death = self.view.last_death
-        if death is None or death.generation != exchange.sent_to or death.cause not in CRASHES:
-            return
-        exchange.crashes += 1
-        exchange.sent_to = Generation(0)  # blamed for that one
-        if exchange.crashes >= DEADLY:
-            log.error("request quarantined", **exchange.names, cause=death.cause)
-            self._admission.quarantine.add(exchange.path, exchange.body, self._admission.clock.now())
-
     def _died(self) -> None:
         """A death has become known. In doubt, it has been counted; with nobody inside, it is nobody's failure."""
         death = self.view.last_death
         inside = death is not None and any(one.sent_to == death.generation for one in self.active)
         if inside and self._doubted_at is None:
             self._count_failure()
-        for exchange in [one for one in self.waiting if one.attempts]:
-            self._blame(exchange)
-            if exchange.crashes >= DEADLY:
-                self._ties.reject(exchange, quarantined())
+        for exchange in self._suspects.deadly(self.waiting, death):
+            self._ties.reject(exchange, quarantined())
 
     # ---- who goes next
 
@@ -290,7 +276,7 @@ class Gate:
             self._admission.pump()
 
     def _may_retry(self, exchange: Exchange) -> bool:
-        if exchange.crashes and self._suspects:
+        if not self._suspects.may_go(exchange):
             return False
         if exchange.delayed and exchange.sent_to == self._pool_generation:
             return False
