@@ -2,9 +2,10 @@
 
 import os
 import re
+import shlex
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from supervisor.proc.starter import Start
 
 DEFAULT = Path("llmsup.yaml")
+LISTEN = "127.0.0.1:8005"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 TEMPLATE = """\
@@ -20,7 +22,7 @@ TEMPLATE = """\
 # ({header}).
 # Check it with `llmsup --config {file} config check`; every other key: `llmsup --config {file} config show`.
 
-listen: 127.0.0.1:8005            # the port clients connect to; 0.0.0.0:8005 for every interface
+listen: {listen}  # the port clients connect to; 0.0.0.0:8005 for every interface
 
 models:
   {name}:
@@ -78,7 +80,7 @@ def init(model: Path, output: Path, force: bool) -> None:
         ("limit_mb", start.limit_mb, start.why_limit),
     ):
         click.echo(f"{f'{key}: {value}':<22} {why}")
-    click.echo(f"\nwritten: {click.format_filename(output)}\nnext: llmsup --config {output} start")
+    click.echo(f"\nwritten: {output}\nnext: llmsup --config {shlex.quote(str(output))} start")
 
 
 def _header(model: Path) -> "Header":
@@ -101,28 +103,80 @@ def _header(model: Path) -> "Header":
     return seen.header
 
 
-def render(path: str, header: "Header", start: "Start", threads: int, output: Path) -> str:
-    """The file's text."""
+def intended(path: str, start: "Start", threads: int) -> dict[str, Any]:
+    """What the file is to say, and nothing else."""
     from supervisor.proc.starter import MIN_FREE_MB
-    from supervisor.settings.show import flow
 
-    return TEMPLATE.format(
-        model=flow(path),
-        header=header,
-        file=flow(str(output)),
-        name=flow(name_of(path)),
-        path=flow(path),
-        context_size=start.context_size,
-        why_context=start.why_context,
-        parallel=start.parallel,
-        why_parallel=start.why_parallel,
+    model = {
+        "path": path,
+        "context_size": start.context_size,
+        "parallel": start.parallel,
+        "threads": threads,
+        "gpu_layers": 0,
+        "safe_profile": {"context_size": max(1, start.context_size // 2)},
+    }
+    return {
+        "listen": LISTEN,
+        "models": {name_of(path): model},
+        "memory": {"limit_mb": start.limit_mb, "min_free_mb": MIN_FREE_MB},
+    }
+
+
+def render(path: str, header: "Header", start: "Start", threads: int, output: Path) -> str:
+    """The file's text. The model's file and its name are a stranger's: neither may add to what is intended.
+
+    Raises:
+        ConfigError: read as a configuration, the text says something else.
+    """
+    from supervisor.errors import ConfigError
+    from supervisor.printable import one_line
+
+    wanted = intended(path, start, threads)
+    ((name, model),) = wanted["models"].items()
+    text = TEMPLATE.format(
+        listen=f"{LISTEN:<24}",
+        model=one_line(path),
+        header=one_line(str(header)),
+        file=one_line(shlex.quote(str(output))),
+        name=_scalar(name),
+        path=_scalar(path),
+        context_size=model["context_size"],
+        why_context=one_line(start.why_context),
+        parallel=model["parallel"],
+        why_parallel=one_line(start.why_parallel),
         threads=threads,
         why_threads=_why_threads(threads),
-        safe_context=max(1, start.context_size // 2),
+        safe_context=model["safe_profile"]["context_size"],
         limit_mb=start.limit_mb,
-        why_limit=start.why_limit,
-        min_free_mb=MIN_FREE_MB,
+        why_limit=one_line(start.why_limit),
+        min_free_mb=wanted["memory"]["min_free_mb"],
     )
+    if _read_back(text) != wanted:
+        raise ConfigError(
+            f"no configuration can be written for {one_line(path)}: it would not be read as it is meant",
+            hint="rename the file, in letters, digits and . _ -",
+        )
+    return text
+
+
+def _scalar(text: str) -> str:
+    """A text in YAML, in ASCII whatever it holds."""
+    from supervisor.settings.show import flow, quoted
+
+    plain = flow(text)
+    return plain if plain == text else quoted(text, ascii_only=True)
+
+
+def _read_back(text: str) -> object:
+    """What the daemon's own reader makes of it; None where it refuses."""
+    from supervisor.settings import yamlio
+    from supervisor.settings.problems import SettingsError
+
+    try:
+        document = yamlio.parse(text.encode("utf-8", "surrogateescape"), "")
+    except SettingsError:
+        return None
+    return None if document.problems or document.notices else document.data
 
 
 def _why_threads(threads: int) -> str:
@@ -142,7 +196,7 @@ def _write(output: Path, text: str, *, force: bool) -> None:
     descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
     fresh = Path(name)
     try:
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         load(fresh, {})
         fresh.chmod(0o644)

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from supervisor.printable import one_line
 from supervisor.types import MIB
 
 MAX_COUNT = 0xFFFF_FFFF  # llama.cpp reads its sizes as 32 bits
+SHOWN_CHARACTERS = 60  # of a name that the file gives; the real ones have up to 20
 GUESSED = 1024  # LLAMA_FTYPE_GUESSED, a flag in general.file_type
 
 Kind = Literal[
@@ -37,9 +39,10 @@ FILE_TYPES = dict(enumerate(_FILE_TYPES.split()))
 
 
 class GgufError(Exception):
-    """``kind`` for programs, ``message`` for people, with the path and the numbers."""
+    """``kind`` for programs, ``message`` for people, with the path and the numbers, on one line whatever the file holds."""
 
     def __init__(self, kind: Kind, message: str) -> None:
+        message = one_line(message)
         super().__init__(message)
         self.kind: Kind = kind
         self.message = message
@@ -150,5 +153,6 @@ class Header:
 
     def __str__(self) -> str:
         size = f"{self.file_bytes / MIB:.1f} MiB" + (f" in {self.parts} parts" if self.parts > 1 else "")
-        kind = f"{self.architecture or 'no architecture'}, {self.quantisation or 'no weights'}"
+        architecture = one_line(self.architecture, SHOWN_CHARACTERS)
+        kind = f"{architecture or 'no architecture'}, {self.quantisation or 'no weights'}"
         return f"{kind}, {size}, {self.tensor_count} tensors"

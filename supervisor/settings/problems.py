@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from supervisor.errors import ConfigError
+from supervisor.printable import one_line
 
 MAX_SHOWN = 50  # a file of another kind altogether must not fill the terminal
 _VALUE_WIDTH = 60
@@ -75,9 +76,8 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line whatever it holds: a terminal is not to be steered by a configuration file."""
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[: _VALUE_WIDTH + 1])
-    return shown if len(shown) <= _VALUE_WIDTH else shown[: _VALUE_WIDTH - 3] + "..."
+    """`text` on one short line whatever it holds: a terminal is not to be steered by a configuration file."""
+    return one_line(text, _VALUE_WIDTH)
 
 
 def describe(value: object) -> str:

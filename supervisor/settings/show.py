@@ -5,11 +5,14 @@ variables and arguments whose names speak of a secret, and whatever LLMSUP__MODE
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from supervisor.settings.load import Loaded, leaves
 from supervisor.settings.problems import dotted, without_password
@@ -91,7 +94,13 @@ def flow(value: Any) -> str:
         if value == MASK:
             return MASK
         plain = _UNQUOTED.fullmatch(value) and not value.endswith(":") and scalar(value) == value
-        return value if plain else json.dumps(value, ensure_ascii=False)
+        return value if plain else quoted(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(value, default=str)
+
+
+def quoted(text: str, *, ascii_only: bool = False) -> str:
+    """In YAML's double quotes, on one line. By YAML's own writer, which knows all its line breaks (JSON's does not)."""
+    dumped: str = yaml.safe_dump(text, default_style='"', width=math.inf, allow_unicode=not ascii_only)
+    return dumped.removesuffix("\n")
