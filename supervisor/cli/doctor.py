@@ -18,6 +18,7 @@ from supervisor.proc.command import ModelSpec
 
 if TYPE_CHECKING:
     from supervisor.settings.load import Loaded
+    from supervisor.settings.schema import Settings
 
 _SHOWN = {Level.OK: ("ok  ", "green"), Level.WARN: ("warn", "yellow"), Level.FAIL: ("FAIL", "red")}
 LIMIT_MB, MIN_FREE_MB = 2048, 256  # the configuration's defaults, when there is none
@@ -71,6 +72,7 @@ def examine(path: str | None) -> Iterator[Finding]:
         yield host.disk("disk: logs", settings.log_dir)
         yield host.processors(sum(model.threads or 0 for model in settings.models.values()))
         yield from host.gpu(max(model.gpu_layers for model in settings.models.values()))
+        yield from _exposure(settings)
     yield from _models(loaded, path)
 
 
@@ -87,6 +89,13 @@ def _configuration() -> tuple["Loaded | None", list[Finding]]:
     ]
     count = len(loaded.settings.models)
     return loaded, [ok("configuration", f"{loaded.path}: {count} model{'s' * (count != 1)}"), *said]
+
+
+def _exposure(settings: "Settings") -> Iterator[Finding]:
+    from supervisor.doctor.exposed import facts
+    from supervisor.doctor.exposure import exposure
+
+    return exposure(settings, facts(settings))
 
 
 def _models(loaded: "Loaded | None", path: str | None) -> Iterator[Finding]:

@@ -41,6 +41,17 @@ def test_without_a_daemon_all_is_looked_at_and_well() -> None:
         assert not daemon.state_dir.exists()
 
 
+def test_what_is_open_to_strangers_is_said() -> None:
+    with DaemonUnderTest() as daemon:
+        daemon.configure(listen=f"0.0.0.0:{daemon.port}")
+        code, found = told(daemon)
+        said = " ".join(one["detail"] for one in found["exposure"])
+        assert code == 1  # of the model; to be open is a warning
+        assert "without a key" in said
+        assert "no TLS" in said
+        assert all(one["remedy"] for one in found["exposure"])
+
+
 def test_beside_a_daemon() -> None:
     with running() as daemon:
         code, found = told(daemon, "--model", __file__)
