@@ -12,7 +12,7 @@ STAMP := $(VENV)/.stamp
 JOBS ?= 3
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup run stop build model docs test test-unit test-integration test-slow test-real lint type layers check fuzz chaos soak bench bench-litellm bench-profile lock clean
+.PHONY: help setup run stop build model docs test test-unit test-integration test-slow test-real lint type layers check fuzz chaos soak attack bench bench-litellm bench-profile lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -86,6 +86,9 @@ chaos: $(STAMP)-dev build model  ## random faults under load on the real binary 
 
 soak: $(STAMP)-dev build model  ## 1,000 kills of the real binary: does anything grow?
 	@$(BIN)/python -m tests.chaos.soak $(SOAK)
+
+attack: $(STAMP)-dev build model  ## strangers attack the real binary while honest clients ask (2 minutes; ATTACK='--seconds 20 --seed 2')
+	@$(BIN)/python -m tests.attack.run $(ATTACK)
 
 bench: $(STAMP)-dev  ## llmsup beside no proxy, nginx, HAProxy: speed and memory (12 minutes; BENCH='--quick' 3)
 	@$(BIN)/python -m benchmarks.bench $(BENCH)

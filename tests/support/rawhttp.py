@@ -50,9 +50,15 @@ class ClosedError(ConnectionError):
         self.was_reset = was_reset
 
 
-def connect(port: int, timeout_s: float = TIMEOUT_S, *, receive_buffer: int | None = None) -> socket.socket:
-    """A connection to 127.0.0.1; a small `receive_buffer` makes a client that stalls soon."""
+def connect(
+    port: int, timeout_s: float = TIMEOUT_S, *, receive_buffer: int | None = None, source: str | None = None
+) -> socket.socket:
+    """A connection to 127.0.0.1; a small `receive_buffer` makes a client that stalls soon. ``source``: the address it
+    comes from (Linux: any of 127.0.0.0/8).
+    """
     sock = socket.socket()
+    if source is not None:
+        sock.bind((source, 0))
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.settimeout(timeout_s)
@@ -95,9 +101,10 @@ def ask(
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     *,
     timeout_s: float = TIMEOUT_S,
+    source: str | None = None,
 ) -> Response:
     """One request on a connection of its own."""
-    with connect(port, timeout_s) as sock:
+    with connect(port, timeout_s, source=source) as sock:
         sock.sendall(request(method, path, body, headers))
         return Reader(sock).response(head_only=method == "HEAD")
 
