@@ -35,7 +35,7 @@ from supervisor.proxy.wire import ClientConnection
 from supervisor.reload import Reloader, certificates
 from supervisor.roster import Roster
 from supervisor.settings.load import Loaded
-from supervisor.settings.notices import notices
+from supervisor.settings.notices import UNSAFE, notices
 from supervisor.tls import ServerTls, tls_of
 from supervisor.types import ModelName
 from supervisor.watchconfig import ConfigWatch
@@ -135,7 +135,8 @@ class Daemon:
             loop=type(loop).__name__,
         )
         for notice in notices(self._loaded):
-            log.info("configuration", key=notice.key, note=notice.message)
+            say = log.warning if notice.key == UNSAFE else log.info
+            say("configuration", key=notice.key, note=notice.message)
         self._fleet.open()
         self._fleet.subscribe(self._tell)
         self._fleet.when_gone(self._tell)

@@ -12,12 +12,13 @@ from typing import Any
 
 import structlog
 
+from supervisor import secure_path
 from supervisor.clock import Clock, SystemClock
 from supervisor.errors import ConfigError
 from supervisor.observe.systemd import Notifier
 from supervisor.settings.changes import NEXT_START, Change, diff
 from supervisor.settings.load import Loaded, load
-from supervisor.settings.notices import Notice, notices
+from supervisor.settings.notices import UNSAFE, Notice, notices
 from supervisor.settings.schema import Settings
 from supervisor.tls import ServerTls, certificate_files, read_pair
 
@@ -170,6 +171,7 @@ class Reloader:
 
     def _read(self) -> _Reading:
         fresh = load(self._running.path, self._environ)
+        self._refuse_weak(fresh)
         live = [key for applier in self._taken for key in applier.keys]
         waiting = [one for one in diff(self._running, fresh, live) if one.effect == NEXT_START]
         steps = []
@@ -183,6 +185,15 @@ class Reloader:
             else:
                 steps.append(_Step(applier, commit, changes))
         return _Reading(fresh, tuple(steps), tuple(waiting), tuple(notices(fresh)))
+
+    def _refuse_weak(self, fresh: Loaded) -> None:
+        """What others could have written is not taken up while llmsup runs, even where it was begun with it."""
+        weak = secure_path.weakness(fresh.path)
+        if weak is not None and fresh.settings.model_dump() != self.current.settings.model_dump():
+            raise ConfigError(
+                f"{fresh.path} has changed and is not taken up, as others could have written it: {weak}",
+                hint=f"{weak.remedy}; then look at it and: llmsup reload",
+            )
 
     def _refuse(self, error: str, *, quietly: bool) -> None:
         was = self.refused
@@ -208,7 +219,8 @@ class Reloader:
             if not step.changes and different is True:
                 renewed += step.applier.keys
         for notice in reading.notices:
-            log.info("configuration", key=notice.key, note=notice.message)
+            say = log.warning if notice.key == UNSAFE else log.info
+            say("configuration", key=notice.key, note=notice.message)
         self.current, self.refused = reading.fresh, None
         self.pending = tuple(one.key for one in waiting)
         return self._told([*(one.key for one in taken), *renewed], [*taken, *waiting])

@@ -1,8 +1,10 @@
 """`llmsup chat TEXT`: one completion through the proxy, streamed."""
 
 import http.client
+import ipaddress
 import json
 import os
+import shlex
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,9 +68,10 @@ def command(
 def _events(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The stream's events; raises LlmsupError when it ends before it is finished."""
     host, port = context.listen()
+    headers = _headers(host)
     connection = _connection(host, port, context.tls_cert())
     try:
-        connection.request("POST", "/v1/chat/completions", json.dumps(body).encode(), _headers())
+        connection.request("POST", "/v1/chat/completions", json.dumps(body).encode(), headers)
         answer = connection.getresponse()
         if answer.status != http.HTTPStatus.OK:
             raise _refused(answer.status, answer.read())
@@ -96,10 +99,28 @@ def _events(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         connection.close()
 
 
-def _headers() -> dict[str, str]:
-    """The key comes from the environment: a command line is everybody's to read."""
+def _headers(host: str) -> dict[str, str]:
+    """The key comes from the environment: a command line is everybody's to read.
+
+    Raises:
+        LlmsupError: a configuration that merely lay here would have it sent to another machine.
+    """
     key = os.environ.get(KEY_VARIABLE)
+    if key and not (_is_loopback(host) or context.is_config_named()):
+        path = context.config_path()
+        raise LlmsupError(
+            f"${KEY_VARIABLE} is not shown to {host}: {path} names it, and was only found, not asked for",
+            hint=f"if it is yours: llmsup --config {shlex.quote(str(path))} chat ...",
+        )
     return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+
+def _is_loopback(host: str) -> bool:
+    """Names but `localhost` are whatever a name server says (RFC 6761, 6.3)."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in {"localhost", "localhost."}
 
 
 def _connection(host: str, port: int, cert: Path | None) -> http.client.HTTPConnection:

@@ -19,6 +19,7 @@ def _proposals(find: Callable[[], Iterable[str]]) -> Propose:
     def propose(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         try:
             with ctx.scope(cleanup=False):
+                context.say_no_warning()
                 names = list(find())
         except (LlmsupError, OSError, ValueError, KeyError, TypeError, AttributeError):
             return []
@@ -47,7 +48,8 @@ def _requests() -> list[str]:
 def _keys() -> list[str]:
     from supervisor.keys import store
 
-    return [key.name for key in store.read(context.run_dir().path.parent / store.FILE_NAME).keys]
+    file = context.run_dir().path.parent / store.FILE_NAME
+    return [key.name for key in store.read(file, managing=True).keys]
 
 
 models = _proposals(_models)

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import click
 
+from supervisor import secure_path
 from supervisor.control.client import ControlClient
 from supervisor.control.rundir import RunDir
 from supervisor.settings import locate
+
+WARNED = "llmsup.warned"
 
 
 def config_path() -> Path:
@@ -16,8 +19,30 @@ def config_path() -> Path:
     Raises:
         ConfigError: there is none.
     """
-    option: str | None = click.get_current_context().find_root().params.get("config")
-    return locate.find_config(option, os.environ, Path.cwd())
+    root = click.get_current_context().find_root()
+    path = locate.find_config(root.params.get("config"), os.environ, Path.cwd())
+    if not root.meta.get(WARNED):  # once a call, however often it is asked for
+        root.meta[WARNED] = True
+        _warn_of_weakness(path)
+    return path
+
+
+def say_no_warning() -> None:
+    """For whoever tells what is wrong with the configuration's permissions itself, or may say nothing."""
+    click.get_current_context().find_root().meta[WARNED] = True
+
+
+def is_config_named() -> bool:
+    """Whether the configuration was asked for by name, not just found."""
+    option = click.get_current_context().find_root().params.get("config")
+    return locate.is_named(option, os.environ)
+
+
+def _warn_of_weakness(path: Path) -> None:
+    weak = secure_path.weakness(path)
+    if weak is not None:
+        warning = click.style("warning:", fg="yellow", bold=True)
+        click.echo(f"{warning} others could have written {path}: {weak} ({weak.remedy})", err=True)
 
 
 def run_dir() -> RunDir:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from supervisor.cli import context
-from supervisor.doctor import host, models, service
+from supervisor.doctor import host, models, permissions, service
 from supervisor.doctor.finding import Finding, Level, fail, ok, warn
 from supervisor.errors import LlmsupError
 from supervisor.proc.command import ModelSpec
@@ -62,6 +62,7 @@ def _show(finding: Finding) -> None:
 def examine(path: str | None) -> Iterator[Finding]:
     """All checks, the quick and basic ones first; ``path``: a model file in place of the configured ones."""
     yield host.python()
+    context.say_no_warning()
     loaded, findings = _configuration()
     yield from findings
     yield host.memory()
@@ -78,17 +79,20 @@ def examine(path: str | None) -> Iterator[Finding]:
 
 def _configuration() -> tuple["Loaded | None", list[Finding]]:
     from supervisor.settings.load import load
-    from supervisor.settings.notices import notices
+    from supervisor.settings.notices import UNSAFE, notices
 
     try:
         loaded = load(context.config_path(), os.environ)
     except LlmsupError as exc:
         return None, [fail("configuration", exc.message, exc.hint)]
     said = [
-        warn("configuration", str(notice)) for notice in notices(loaded) if not notice.key.endswith(".path")
+        warn("configuration", str(notice))
+        for notice in notices(loaded)
+        if notice.key != UNSAFE and not notice.key.endswith(".path")
     ]
     count = len(loaded.settings.models)
-    return loaded, [ok("configuration", f"{loaded.path}: {count} model{'s' * (count != 1)}"), *said]
+    read = ok("configuration", f"{loaded.path}: {count} model{'s' * (count != 1)}")
+    return loaded, [read, *said, *permissions.configuration(loaded.path)]
 
 
 def _exposure(settings: "Settings") -> Iterator[Finding]:
@@ -100,10 +104,13 @@ def _exposure(settings: "Settings") -> Iterator[Finding]:
 
 def _models(loaded: "Loaded | None", path: str | None) -> Iterator[Finding]:
     settings = loaded.settings if loaded is not None else None
-    finding, server = models.llama_server(settings.llama_server.binary if settings is not None else "auto")
+    program = settings.llama_server.binary if settings is not None else "auto"
+    yield from permissions.programs(program)
+    finding, server = models.llama_server(program)
     yield finding
     state = None
     if settings is not None:
+        yield from permissions.state(settings.state_dir)
         run = context.run_dir()
         findings, state = service.daemon(run)
         yield from findings

@@ -22,7 +22,7 @@ SYSTEM_UNITS = Path("/etc/systemd/system")
 RUNS = Path("/run/systemd/system")  # sd_booted(3): it is there where systemd is in charge
 ACCOUNT = "llmsup"
 SYSTEMCTL_S = 120.0
-_KEPT = ("LLMSUP_CACHE_DIR", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+_KEPT = ("LLMSUP_CACHE_DIR", "LLMSUP_TRUSTED_UIDS", "XDG_CACHE_HOME", "XDG_STATE_HOME")
 WHERE_NOT = "write the unit elsewhere with --print, or run: llmsup start"
 
 

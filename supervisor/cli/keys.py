@@ -99,7 +99,7 @@ def list_keys(as_json: bool) -> None:
       llmsup keys list
       llmsup keys list --json | jq -r '.keys[] | select(.expired).name'
     """
-    present = store.read(_file()).keys
+    present = store.read(_file(), managing=True).keys
     now = datetime.now(UTC)
     if as_json:
         rows = [key.told() | {"expired": key.expired(now)} for key in present]

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shlex
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -55,8 +56,9 @@ def stamp(path: Path) -> Stamp | None:
         return None
 
 
-def read(path: Path) -> Content:
-    """The keys; none where there is no file.
+def read(path: Path, *, managing: bool = False) -> Content:
+    """The keys; none where there is no file. ``managing``: for root's command, which may look after another user's
+    daemon: whose the folder is, theirs may be the file too.
 
     Raises:
         BrokenKeyFile: it cannot be read, is a link, may have been written by others, or makes no sense.
@@ -65,11 +67,20 @@ def read(path: Path) -> Content:
     try:
         with open(os.open(path, _READ), "rb") as file:
             facts = os.fstat(file.fileno())
-            owners = {0, os.geteuid(), os.stat(path.parent).st_uid}
+            owners = {0, os.geteuid()}
+            if managing and os.geteuid() == 0:
+                owners.add(os.stat(path.parent).st_uid)
             if not stat.S_ISREG(facts.st_mode):
                 raise BrokenKeyFile(f"{path} is not a regular file", hint=hint)
-            if facts.st_mode & WRITABLE_BY_OTHERS or facts.st_uid not in owners:
-                raise BrokenKeyFile(f"others may have written {path}", hint=f"{hint} (chmod 600)")
+            if facts.st_uid not in owners:
+                whose = f"{path} belongs to uid {facts.st_uid}, not to this user (uid {os.geteuid()}) or root"
+                raise BrokenKeyFile(whose, hint=f"{hint} (chown {os.geteuid()} {shlex.quote(str(path))})")
+            if facts.st_mode & WRITABLE_BY_OTHERS:
+                mode = f"mode {stat.S_IMODE(facts.st_mode):o}"
+                raise BrokenKeyFile(
+                    f"others may have written {path} ({mode})",
+                    hint=f"{hint} (chmod 600 {shlex.quote(str(path))})",
+                )
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return Content()
@@ -132,7 +143,7 @@ def _changing(path: Path) -> Iterator[tuple[Key, ...]]:
         try:
             _hand_over(lock, path.parent)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield read(path).keys
+            yield read(path, managing=True).keys
         finally:
             os.close(lock)
     except OSError as exc:

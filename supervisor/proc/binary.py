@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor import secure_path
 from supervisor.errors import BuildError
 from supervisor.proc.building import folders, published, source, subcommand, toolchain
 from supervisor.proc.building.recipe import SERVER
+from supervisor.secure_path import Weakness
 
 HINT = "build one with: llmsup build"
 PROBE_TIMEOUT_S = 10.0
@@ -22,6 +24,7 @@ _VERSION = re.compile(r"^version:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _LIBRARY = re.compile(
     r"(?:error while loading shared libraries: |Library not loaded: \S*?/?|loading shared library )([^\s:]+)"
 )
+_IS_LIBRARY = re.compile(r"^lib.*\.(so|dylib)\b")
 # The option column of a --help line: `-np,   --parallel N`, then two blanks and the explanation.
 _COLUMN = re.compile(r"^-.*?(?=\s{2,}[^-\s]|$)")
 _OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w.-]*")
@@ -43,10 +46,11 @@ def locate(
     """The binary for the configuration's `llama_server.binary`: `auto` or a path.
 
     `auto` is the vendored build that was built or asked for last (`llmsup build --backend cuda` thus
-    chooses CUDA), one made for this processor first; then llama-server on $PATH.
+    chooses CUDA), one made for this processor first; then llama-server on $PATH. What is found like this must be
+    root's or this user's; a path is used as it is named (`weakness` tells what is to be said of it).
 
     Raises:
-        BuildError: there is none, or the path is no file that can be executed.
+        BuildError: there is none, the path is no file that can be executed, or others could have written what was found.
     """
     if setting != "auto":
         return _checked(Path(os.path.abspath(os.path.expanduser(setting))))
@@ -58,10 +62,33 @@ def locate(
     # is the second choice and not refused; `probe` says so when it does not.
     ours.sort(key=lambda item: item.record.cpu != here.cpu)
     if ours:
-        return ours[0].server
+        return next((item.server for item in ours if weakness(item.server) is None), None) or _strong(
+            ours[0].server
+        )
     if on_path := which(SERVER):
-        return Path(os.path.abspath(on_path))
+        return _strong(Path(os.path.abspath(on_path)))
     raise BuildError("there is no llama-server: none built by llmsup, none on $PATH", hint=HINT)
+
+
+def weakness(path: Path) -> Weakness | None:
+    """Through what others could have written the program, or a library beside it that it loads; None: nothing."""
+    if (found := secure_path.weakness(path)) is not None:
+        return found
+    try:
+        beside = sorted(entry.path for entry in os.scandir(os.path.dirname(os.path.realpath(path))))
+    except OSError:
+        return None
+    libraries = (each for each in beside if _IS_LIBRARY.match(os.path.basename(each)))
+    return next((found for each in libraries if (found := secure_path.weakness(each)) is not None), None)
+
+
+def _strong(path: Path) -> Path:
+    if (found := weakness(path)) is not None:
+        raise BuildError(
+            f"{path} is not run, as others could have written it: {found}",
+            hint=f"{found.remedy}; or, to use it as it is, name it in llama_server.binary",
+        )
+    return path
 
 
 def probe(path: Path, *, timeout_s: float = PROBE_TIMEOUT_S, cache_dir: Path | None = None) -> Binary:
@@ -75,7 +102,8 @@ def probe(path: Path, *, timeout_s: float = PROBE_TIMEOUT_S, cache_dir: Path | N
     identity = {"path": str(path), "size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
     name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     file = (cache_dir or folders.cache_dir()) / "probes" / f"{name}.json"
-    if known := _remembered(folders.read_json(file), identity, path):
+    known = None if secure_path.weakness(file) else _remembered(folders.read_json(file), identity, path)
+    if known:
         return known
     found = Binary(path, version(path, timeout_s=timeout_s), options(_run(path, "--help", timeout_s).stdout))
     try:

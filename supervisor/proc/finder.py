@@ -3,9 +3,13 @@
 import asyncio
 from pathlib import Path
 
+import structlog
+
 from supervisor.errors import BuildError
 from supervisor.proc import binary
 from supervisor.proc.filewatch import Stamps, stamp
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("binary")
 
 
 class BinaryFinder:
@@ -27,6 +31,10 @@ class BinaryFinder:
             raise BuildError(f"{path} has just been removed", hint=binary.HINT) from None
         stamp = (facts.st_mtime_ns, facts.st_size)
         if self._found is None or self._found.path != path or self._stamp != stamp:
+            if (weak := binary.weakness(path)) is not None:  # named in the configuration; said, and used
+                log.warning(
+                    "others could have written llama-server", path=str(path), why=str(weak), do=weak.remedy
+                )
             self._found, self._stamp = binary.probe(path), stamp
         return self._found
 

@@ -7,12 +7,14 @@ Cheap: no pydantic, so that `llmsup status` answers in under 200 ms. The values 
 import contextlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supervisor import secure_path
 from supervisor.errors import ConfigError
 from supervisor.settings import env, paths, yamlio
 from supervisor.settings.problems import Place, Problem, SettingsError
@@ -40,7 +42,9 @@ class Essentials:
 def find_config(option: str | None, environ: Mapping[str, str], cwd: Path) -> Path:
     """The configuration file: `option` (--config), else $LLMSUP_CONFIG, else the two usual places.
 
-    A file asked for by name is not replaced by another. Raises ConfigError naming every place that was looked at.
+    A file asked for by name is not replaced by another. One that was found decides what runs as this user, so it must
+    be theirs: whoever may write to the current folder could have put it there. Raises ConfigError naming every place
+    that was looked at, or what is wrong with the one that was found.
     """
     asked = [("--config", option)] if option else [("$LLMSUP_CONFIG", environ.get("LLMSUP_CONFIG", ""))]
     for origin, text in asked:
@@ -53,9 +57,24 @@ def find_config(option: str | None, environ: Mapping[str, str], cwd: Path) -> Pa
             )
     for path in (cwd / LOCAL_CONFIG, SYSTEM_CONFIG):
         if os.path.lexists(path):
+            _refuse_weak(path)
             return path
     places = f"looked for --config, $LLMSUP_CONFIG, {cwd / LOCAL_CONFIG}, {SYSTEM_CONFIG}"
     raise ConfigError(f"no configuration file: {places}", hint=HOW_TO_START)
+
+
+def is_named(option: str | None, environ: Mapping[str, str]) -> bool:
+    """Whether somebody has asked for this very configuration, as opposed to one that lay there."""
+    return bool(option or environ.get("LLMSUP_CONFIG"))
+
+
+def _refuse_weak(path: Path) -> None:
+    weak = secure_path.weakness(path)
+    if weak is not None:
+        raise ConfigError(
+            f"{path} lies here but is not used, as others could have written it: {weak}",
+            hint=f"{weak.remedy}; or, to use it as it is, name it: llmsup --config {shlex.quote(str(path))}",
+        )
 
 
 def read_bytes(path: Path) -> bytes:

@@ -4,7 +4,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from supervisor import secure_path
 from supervisor.settings.load import Loaded
+
+UNSAFE = "unsafe"  # in the place of a key: what the notice says of the file itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,9 @@ class Notice:
 
 
 def notices(loaded: Loaded) -> Iterator[Notice]:
-    """Missing model files first, then what has no effect. Looks at the disk."""
+    """What is dangerous first, then missing model files, then what has no effect. Looks at the disk."""
+    if (weak := secure_path.weakness(loaded.path)) is not None:
+        yield Notice(UNSAFE, f"others could write what runs here as this user: {weak}; {weak.remedy}")
     for said in loaded.notices:
         yield Notice(said.key, said.message)
     for name, model in loaded.settings.models.items():

@@ -74,3 +74,21 @@ def test_an_address_to_listen_on_is_turned_into_one_to_connect_to(
     config = write(tmp_path / "c.yaml", f"listen: {listen}\n")
     with called_with("--config", str(config)):
         assert context.listen() == address
+
+
+def test_a_named_configuration_that_others_can_write_is_used_with_a_loud_word_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(tmp_path / "c.yaml", "{}")
+    config.chmod(0o666)
+    with called_with("--config", str(config)):
+        assert context.config_path() == config
+        assert context.config_path() == config
+        assert context.is_config_named()
+    told = capsys.readouterr().err
+    assert told.count("warning: others could have written") == 1
+    assert f"chmod go-w {config}" in told
+    config.chmod(0o644)
+    with called_with("--config", str(config)):
+        context.config_path()
+    assert capsys.readouterr().err == ""

@@ -291,3 +291,31 @@ async def test_a_refused_edit_is_kept_until_it_is_mended(rig: Rig):
     rig.write()
     await rig.reloader.reload(saved=True)
     assert rig.reloader.refused is None
+
+
+@pytest.mark.parametrize("saved", [True, False])
+async def test_what_others_could_have_written_is_not_taken_up(rig: Rig, saved: bool):
+    rig.file.chmod(0o666)
+    assert (await rig.reloader.reload(saved=saved))["applied"] == []  # nothing of it is new
+    assert rig.reloader.refused is None
+    rig.file.write_text(f"{GOOD}log: {{level: debug}}\n")
+    with pytest.raises(
+        ConfigError, match=rf"others could have written it: {rig.file} may be written by everybody"
+    ):
+        await rig.reloader.reload(saved=saved)
+    assert rig.levels == []
+    assert rig.reloader.refused is not None
+    assert f"chmod go-w {rig.file}" in rig.reloader.refused.error
+    rig.file.chmod(0o644)
+    assert (await rig.reloader.reload())["applied"] == ["log.level"]
+    assert rig.reloader.refused is None
+
+
+async def test_a_folder_that_others_may_write_is_the_same(rig: Rig):
+    rig.file.parent.chmod(0o777)
+    rig.file.write_text(f"{GOOD}log: {{level: debug}}\n")
+    with pytest.raises(ConfigError, match="others could have written it"):
+        await rig.reloader.reload()
+    with pytest.raises(ConfigError, match="others could have written it"):
+        await rig.reloader.preview()
+    assert rig.levels == []

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor import secure_path
 from supervisor.clock import Clock
 from supervisor.errors import BuildError
 from supervisor.proc import binary
@@ -76,6 +77,11 @@ class Builder:
             BuildError: something is missing or failed.
             PermissionDenied: the cache or the checkout cannot be written.
         """
+        if (weak := secure_path.weakness(folders.builds_dir(self.cache))) is not None:
+            raise BuildError(
+                f"nothing is built where others could change it: {weak}",
+                hint=f"{weak.remedy}; or set LLMSUP_CACHE_DIR to a folder of your own",
+            )
         try:
             job = self._decide(request)
             return self._at_hand(job, request) or self._make(job, request)
@@ -100,6 +106,9 @@ class Builder:
         found = None if request.force else published.find(job.builds, job.inputs)
         if found is None:
             return None
+        if (weak := binary.weakness(found.server)) is not None:
+            self.progress.say(f"building it again, as others could have written it: {weak}")
+            return None
         try:
             binary.version(found.server)
         except BuildError as error:
@@ -118,7 +127,7 @@ class Builder:
                 return at_hand
             started_s = self.clock.now()
             path = job.source or source.vendored(self.pin, self.cache, self.root, self.progress, self.fetch)
-            if request.force:
+            if request.force or secure_path.weakness(job.tree) is not None:
                 folders.discard(job.tree)
             work = compilation.Compilation(
                 source=path,

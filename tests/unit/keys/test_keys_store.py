@@ -156,4 +156,16 @@ def test_what_root_makes_for_another_users_daemon_is_that_users(path):
     os.chown(path.parent, 65534, 65534)
     store.create(path, wanted())
     assert {one.stat().st_uid for one in path.parent.iterdir()} == {65534}
+    assert len(store.read(path, managing=True).keys) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_another_users_file_is_not_believed_by_a_daemon_whoever_has_the_folder(path):
+    store.create(path, wanted())
+    os.chown(path, 65534, 65534)
+    for owner in (0, 65534):
+        os.chown(path.parent, owner, owner)
+        with pytest.raises(store.BrokenKeyFile, match=r"belongs to uid 65534.*chown 0 "):
+            store.read(path)
+    os.chown(path, 0, 0)
     assert len(store.read(path).keys) == 1

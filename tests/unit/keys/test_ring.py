@@ -125,7 +125,7 @@ def test_a_changed_file_is_noticed_within_a_second_and_an_unchanged_one_not_read
     ring = Keyring(path, Wall())
     reads = []
     real = store.read
-    monkeypatch.setattr(store, "read", lambda file: reads.append(file) or real(file))
+    monkeypatch.setattr(store, "read", lambda file, **how: reads.append(file) or real(file, **how))
     found: list[int] = []
     clock = Steps(lambda: None, lambda: made(path), lambda: found.append(ring.count), lambda: None)
     kept(ring.keep(clock))

@@ -153,3 +153,47 @@ def test_options_are_read_from_the_left_column_only():
         *("-ub", "--ubatch-size", "--ui", "--no-ui", "-cram", "--cache-ram"),
         *("--fim-qwen-1.5b-default", "--long-one"),
     }
+
+
+def test_a_build_that_others_could_have_written_is_not_run(tmp_path):
+    path = publish(tmp_path, "ours")
+    (tmp_path / "llama.cpp").chmod(0o777)
+    with pytest.raises(BuildError, match=r"not run, as others could have written it: .* \(chmod go-w "):
+        locate(tmp_path, on_path="/usr/bin/llama-server")
+    (tmp_path / "llama.cpp").chmod(0o755)
+    assert locate(tmp_path) == path
+
+
+def test_of_several_builds_one_that_only_we_could_have_written_is_taken(tmp_path):
+    newest, older = publish(tmp_path, "new", asked=2), publish(tmp_path, "old", asked=1)
+    newest.chmod(0o777)
+    assert locate(tmp_path) == older
+
+
+def test_a_library_beside_the_program_counts_as_the_program(tmp_path):
+    library = publish(tmp_path, "ours").with_name("libllama.so.1")
+    library.touch(0o644)
+    assert locate(tmp_path)
+    library.chmod(0o666)
+    with pytest.raises(BuildError, match=r"libllama\.so\.1 may be written by everybody"):
+        locate(tmp_path)
+
+
+def test_what_is_found_on_the_path_is_looked_at_and_what_is_named_is_used(tmp_path):
+    path = server(tmp_path / "bin" / "llama-server")
+    path.parent.chmod(0o777)
+    with pytest.raises(BuildError, match=r"name it in llama_server\.binary"):
+        locate(tmp_path / "cache", on_path=str(path))
+    assert binary.locate(str(path)) == path
+    assert binary.weakness(path).path == str(path.parent)
+
+
+def test_what_others_have_noted_of_a_program_is_not_believed(tmp_path):
+    path = server(tmp_path / "llama-server", COUNTING)
+    binary.probe(path, cache_dir=tmp_path / "cache")
+    asked = len(runs(path))
+    (note,) = (tmp_path / "cache" / "probes").iterdir()
+    note.write_text(note.read_text().replace("9.9", "6.6"))
+    note.chmod(0o666)
+    assert binary.probe(path, cache_dir=tmp_path / "cache").version.startswith("9.9")
+    assert len(runs(path)) == 2 * asked

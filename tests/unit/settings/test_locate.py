@@ -142,3 +142,24 @@ def test_what_is_deeper_in_a_broken_file_is_not_taken_for_it(tmp_path: Path) -> 
         {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "x")}
     )
     assert found.listen == paths.DEFAULT_LISTEN
+
+
+@pytest.mark.usefixtures("no_system_config")
+@pytest.mark.parametrize("place", ["config/llmsup.yaml", "etc/llmsup.yaml"])
+def test_what_lies_there_is_not_used_when_others_could_have_written_it(tmp_path: Path, place: str) -> None:
+    file = tmp_path / place
+    file.parent.mkdir()
+    file.touch()
+    for weak, strong in ((0o666, 0o644), (0o777, 0o755)):
+        one = file if weak == 0o666 else file.parent
+        one.chmod(weak)
+        with pytest.raises(
+            ConfigError, match=f"others could have written it: {one} may be written by everybody"
+        ) as caught:
+            locate.find_config(None, {}, tmp_path)
+        assert f"chmod go-w {one}" in caught.value.hint
+        assert f"llmsup --config {file}" in caught.value.hint
+        assert locate.find_config(place, {}, tmp_path) == file  # asked for by name
+        assert locate.find_config(None, {"LLMSUP_CONFIG": place}, tmp_path) == file
+        one.chmod(strong)
+    assert locate.find_config(None, {}, tmp_path) == file
