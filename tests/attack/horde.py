@@ -47,10 +47,16 @@ class Horde:
         deadline = time.monotonic() + PARTING_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        for thread, assault in zip(self._threads, self._in_order(), strict=True):
+            if thread.is_alive():
+                assault.tally["unfinished"] += 1
         return {
             name: sum((Counter(some.tally) for some in assaults), Counter())
             for name, assaults in self._assaults.items()
         }
+
+    def _in_order(self) -> list[Assault]:
+        return [assault for assaults in self._assaults.values() for assault in assaults]
 
     def _strike_on(self, attacker: Attacker, assault: Assault) -> None:
         while assault.strikes < MOST_STRIKES and not self._stop.is_set():

@@ -9,7 +9,7 @@ from supervisor.types import MIB
 from tests.attack.attacker import Assault, Attacker
 from tests.support import rawhttp
 
-CONNECTIONS = 120  # of each of these attackers at a time
+CONNECTIONS = 500  # of each of these attackers at a time: more places than the daemon has (`run.DESCRIPTORS`)
 LARGE_BODIES = 10
 NON_READERS = 8
 HOLD_S = 40.0  # then they let go, and come again

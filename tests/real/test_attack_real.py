@@ -1,0 +1,34 @@
+"""A short attack on the real binary (`make attack` is the long one): nobody's answer fails, and all is as before."""
+
+import pytest
+
+from tests.attack.arsenal import ATTACKERS
+from tests.attack.run import run
+
+pytestmark = pytest.mark.real
+
+SECONDS = 12.0  # with the quiet time before it and the calm after it, 20 s in all
+SLOWER = 4.0  # other tests run beside this one, and not all the time
+# Attackers that take longer than that to bite, or that only `make attack` has the time for.
+NOT_HERE = frozenset(
+    {
+        "poison: grammar depth",
+        "poison: forged deaths",
+        "web pages",
+        "slow heads",
+        "slow bodies",
+        "slow large bodies",
+        "silent connections",
+        "bombs: numbers",
+        "bombs: members",
+        "bombs: big texts",
+        "bombs: big JSON",
+    }
+)
+
+
+def test_honest_clients_are_served_while_strangers_attack(llama_server_binary: object) -> None:
+    names = [name for name in ATTACKERS if name not in NOT_HERE]
+    report = run(1, SECONDS, names, slower=SLOWER)
+    assert report.passed, report.text()
+    assert set(report.strikes) == set(names)
