@@ -21,13 +21,30 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """Who was at a generation when it ended: so many requests, of so many clients."""
+
+    requests: int = 0
+    clients: int = 0
+
+    @property
+    def stands_out(self) -> bool:
+        """All of it was of one client: nobody else can have done it."""
+        return self.clients == 1
+
+
+NOBODY = Inside()
+
+
+@dataclass(frozen=True, slots=True)
 class Death:
     """One end of a generation. ``at`` is wall time; ``uptime_s`` counts from spawn.
 
     From ``model`` on it is what `llmsup why` tells beyond the contract's ``last_death``. ``phase``: what the
     instance was doing (loading, ready, draining, stopping); ``evidence``: what decided for this cause, a line of
     the child's or what the kernel counted; ``lines``: its last output; ``rss_bytes``: its memory at the last look;
-    ``then``: what llmsup did next; ``degraded``: why it ran on the safe profile, if it did.
+    ``then``: what llmsup did next; ``degraded``: why it ran on the safe profile, if it did; ``inside``: so many
+    requests were at it.
     """
 
     at: datetime
@@ -45,6 +62,7 @@ class Death:
     rss_bytes: int | None = None
     then: str = ""
     degraded: str | None = None
+    inside: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The contract's ``last_death``."""

@@ -144,7 +144,7 @@ def _document(chosen: Sequence[Entry], number: int, now: datetime, wrong: str) -
 
 
 def _told(entry: Entry, now: datetime) -> dict[str, Any]:
-    words = remedy(entry.death.cause, entry.death.model)
+    words = remedy(entry.death.cause, entry.death.model, inside=entry.death.inside)
     age_s = round((now - entry.death.at).total_seconds(), 1)
     return deaths.to_dict(entry) | {"age_s": age_s, "meaning": words.meaning, "todo": words.todo}
 
@@ -196,7 +196,7 @@ def _entry(entry: Entry, now: datetime, *, explained: bool) -> list[str]:
     heading = f"{cause}  {_plain(death.model)}  {local} ({_ago(now - death.at)})"
     if death.cause in BY_WISH:
         return [f"{heading}, after {span(death.uptime_s)}"]
-    words = remedy(death.cause, death.model)
+    words = remedy(death.cause, death.model, inside=death.inside)
     lines = [heading]
     if not explained:
         lines.append(f"  {words.meaning}")
@@ -213,7 +213,8 @@ def _entry(entry: Entry, now: datetime, *, explained: bool) -> list[str]:
 
 def _when(death: Death) -> str:
     held = f", holding {death.rss_bytes / MIB:.0f} MiB" if death.rss_bytes and death.rss_bytes >= MIB else ""
-    return f"generation {death.generation}, while {death.phase}, {span(death.uptime_s)} after its start{held}"
+    busy = f", with {death.inside} request{'s' * (death.inside > 1)} inside" if death.inside else ""
+    return f"generation {death.generation}, while {death.phase}, {span(death.uptime_s)} after its start{held}{busy}"
 
 
 def _evidence(entry: Entry) -> list[str]:

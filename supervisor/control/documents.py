@@ -155,6 +155,7 @@ class Death(TypedDict):
     then: str
     degraded: str | None
     permanent: bool
+    inside: NotRequired[int]  # so many requests were at it
     boot_id: str
 
 

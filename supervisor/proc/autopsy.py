@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from supervisor.events import Death
+from supervisor.events import NOBODY, Death, Inside
 from supervisor.proc.backoff import End, Judgement, stable_after_s
 from supervisor.proc.causes import Cause, ExitStatus, classify
 from supervisor.proc.run import Run
@@ -37,7 +37,9 @@ PHASES = {
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What lies before us. ``run`` is None for a generation that never came to be; ``rss_bytes`` at the last look."""
+    """What lies before us. ``run`` is None for a generation that never came to be; ``rss_bytes`` at the last look;
+    ``inside``: who was at it.
+    """
 
     model: ModelName
     generation: Generation
@@ -45,13 +47,14 @@ class Findings:
     run: Run | None = None
     lines: tuple[str, ...] = ()
     rss_bytes: int | None = None
+    inside: Inside = NOBODY
 
 
 def cause_of(run: Run, status: ExitStatus, tail: list[str], evidence: str, kernel: str = "") -> Cause:
     """``evidence``: what a job saw before it asked for the end of the run, if that is why it ended; ``kernel``: that
     the kernel has killed for lack of memory.
     """
-    cause = classify(status, tail, ordered=run.ordered)
+    cause = classify(status, tail, ordered=run.ordered, served=run.ready_at is not None)
     if evidence and run.ordered is not None and run.ordered not in BY_WISH:
         return Cause(cause.name, evidence, evidence=evidence)
     if kernel and cause.name == "killed":
@@ -59,7 +62,7 @@ def cause_of(run: Run, status: ExitStatus, tail: list[str], evidence: str, kerne
     return cause
 
 
-def end_of(run: Run, cause: Cause, *, now: float, wanted: bool) -> End:
+def end_of(run: Run, cause: Cause, *, now: float, wanted: bool, inside: Inside = NOBODY) -> End:
     ready_at = run.ready_at
     return End(
         wished=not wanted,
@@ -69,6 +72,7 @@ def end_of(run: Run, cause: Cause, *, now: float, wanted: bool) -> End:
         killed_from_outside=cause.name == "killed",
         was_ready=ready_at is not None,
         stable=ready_at is not None and now - ready_at >= stable_after_s(ready_at - run.spawned_at),
+        inside=inside if ready_at is not None else NOBODY,
     )
 
 
@@ -90,6 +94,7 @@ def death(findings: Findings, cause: Cause, *, at: datetime, now: float) -> Deat
         evidence=cause.evidence,
         lines=findings.lines,
         rss_bytes=findings.rss_bytes,
+        inside=findings.inside.requests,
     )
 
 

@@ -1,7 +1,11 @@
-"""Why a generation ended, read from its exit status and the last lines it wrote. Pure.
+"""Why a generation ended, read from its exit status and, of a failed start, the last lines it wrote. Pure.
 
 llama-server exits with 1 for every failed start, so the reason is in the text (LLAMA_SERVER (d),
 each line verified on the pinned build). The most telling line wins, not the last one.
+
+Once it has been READY, its text is no evidence: it logs words of its clients (a sampler's name, a grammar), so
+whoever makes it crash could choose what it is said to have died of. What counts then is what only the kernel can
+say: the signal, the exit code, its own counter (`witness`). The lines are kept for people to read.
 """
 
 import re
@@ -70,11 +74,16 @@ _SIGNALS = {
     signal.SIGSEGV: ("segfault", "crashed (segmentation fault)"),
     signal.SIGBUS: ("bus_error", "crashed (bus error: was the model file cut short while mapped?)"),
     signal.SIGILL: ("illegal_instruction", "crashed: the binary was built for another CPU"),
+    signal.SIGFPE: ("arithmetic_error", "crashed (arithmetic error, as a division by zero)"),
     signal.SIGABRT: ("aborted", "aborted itself"),
+    signal.SIGTRAP: ("aborted", "aborted itself (trap)"),
 }
 
 
 _SENT = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+
+# A model file's own words, told while it is loaded: a key's value, a vocabulary. Also chosen by a stranger.
+_OF_THE_FILE = re.compile(r"llama_model_loader: - |print_info: |load: (special|control|token)")
 
 # Whatever `classify` can say of an end that nobody ordered.
 NAMES = frozenset(
@@ -82,21 +91,49 @@ NAMES = frozenset(
 )
 
 
-def classify(status: ExitStatus, tail: Sequence[str], *, ordered: str | None = None) -> Cause:
-    """Name the cause; ``ordered`` is the reason when we ended it ourselves ("stopped", "hung", ...)."""
+# After READY, of what a request can be the cause. A kill from outside says nothing of what was inside.
+CRASHES = frozenset(
+    {"segfault", "bus_error", "illegal_instruction", "arithmetic_error", "aborted", "out_of_memory"}
+)
+
+
+def classify(
+    status: ExitStatus, tail: Sequence[str], *, ordered: str | None = None, served: bool = False
+) -> Cause:
+    """Name the cause; ``ordered`` is the reason when we ended it ourselves ("stopped", "hung", ...); ``served``: it
+    had been READY, so that what it wrote proves nothing.
+    """
     if ordered is not None:
         return Cause(ordered, f"ended by llmsup with {status}")
-    sent = status.signal in _SENT  # then what it wrote before was about something else
-    for pattern, name, permanent in () if sent else _NEEDLES:
-        for line in reversed(tail):
-            if pattern.search(line):
-                return Cause(name, _plain(line), permanent, evidence=_plain(line))
+    if (
+        not served and status.signal not in _SENT
+    ):  # before a signal from outside it wrote about something else
+        told = _told(tail)
+        if told is not None:
+            return told
     if status.signal is not None:
         known = _SIGNALS.get(signal.Signals(status.signal)) if status.signal in _SIGNALS else None
         name, detail = known or ("signalled", f"ended by {status}")
         return Cause(name, detail)
+    if served:
+        return Cause("exited", f"ended itself with exit code {status.code}")
     last = next((_plain(line) for line in reversed(tail) if line.strip()), "it said nothing")
     return Cause("exited", f"exit code {status.code}; last words: {last}")
+
+
+def _told(tail: Sequence[str]) -> Cause | None:
+    """The cause that the text of a failed start gives."""
+    own = [line for line in tail if not _OF_THE_FILE.search(line)]
+    for pattern, name, permanent in _NEEDLES:
+        for line in reversed(own):
+            if pattern.search(line):
+                return Cause(name, _plain(line), permanent, evidence=_plain(line))
+    return None
+
+
+def crashed(cause: str, exit_code: int | None) -> bool:
+    """Whether a request can have brought it down. It ends itself with 0 where somebody has asked it to (SIGTERM)."""
+    return cause in CRASHES or (cause == "exited" and exit_code != 0)
 
 
 _STAMP = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} [A-Z] ")

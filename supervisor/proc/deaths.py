@@ -64,6 +64,7 @@ def to_dict(entry: Entry) -> dict[str, Any]:
         "then": death.then,
         "degraded": death.degraded,
         "permanent": death.permanent,
+        "inside": death.inside,
         "boot_id": entry.boot_id,
     }
 
@@ -91,6 +92,7 @@ def from_dict(data: dict[str, Any]) -> Entry:
         rss_bytes=data["rss_bytes"],
         then=str(data["then"]),
         degraded=data["degraded"],
+        inside=int(data.get("inside", 0)),  # a record of llmsup 0.1 has no such thing
     )
     if death.at.tzinfo is None:
         raise ValueError("a time without its zone")

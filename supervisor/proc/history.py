@@ -87,7 +87,7 @@ class History:
         """Forget. Having been stable clears the counts; only somebody's wish, or another file, ends the safe profile."""
         self.record = Record()
         self._due = self._due and event not in ASKED
-        self._course = replace(self._course, crashes=0) if event is Event.STABLE else Course()
+        self._course = replace(self._course, crashes=0, crowded=0) if event is Event.STABLE else Course()
 
     def started(self) -> None:
         """There is a new process."""
@@ -116,7 +116,15 @@ class History:
     def _turn(self, cause: Cause, end: End) -> tuple[Cause, End]:
         """Take the step to the safe profile, or give up where that was taken already."""
         normal, safe = self.profiles.normal, self.profiles.safe
-        result = turn(self._course, cause, stable=end.stable, normal=normal, safe=safe)
+        result = turn(
+            self._course,
+            cause,
+            stable=end.stable,
+            normal=normal,
+            safe=safe,
+            served=end.was_ready,
+            inside=end.inside,
+        )
         self._course = result.course
         if result.exhausted:
             return replace(cause, detail=result.exhausted, permanent=True), replace(end, permanent=True)

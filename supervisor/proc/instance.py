@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from supervisor.events import InstanceView
+from supervisor.events import NOBODY, Inside, InstanceView
 from supervisor.proc import filewatch, ports, watch
 from supervisor.proc.autopsy import ORDERED, Findings, cause_of, end_of
 from supervisor.proc.backoff import End, stable_after_s
@@ -344,23 +344,24 @@ class Instance:
     async def _bury(self) -> Event:
         """Judge an exit: what was it, and what follows?"""
         run = self._living()
-        self._abort(run)
+        inside = self._abort(run)
         self._end_jobs()
         status, tail = await run.bury(self._tools.clock)
         seen = self._witness
         cause = cause_of(run, status, tail, self._evidence, seen.out_of_memory() if seen is not None else "")
-        end = end_of(run, cause, now=self._tools.clock.now(), wanted=self._wanted)
+        end = end_of(run, cause, now=self._tools.clock.now(), wanted=self._wanted, inside=inside)
         rss_bytes = seen.rss_bytes if seen is not None else None
-        findings = Findings(self.name, run.generation, self._state, run, tuple(tail), rss_bytes)
+        findings = Findings(self.name, run.generation, self._state, run, tuple(tail), rss_bytes, inside)
         follows = self._history.conclude(cause, end, findings)
         self._run = self._witness = None
         return follows
 
-    def _abort(self, run: Run) -> None:
+    def _abort(self, run: Run) -> Inside:
         try:
-            self._tools.traffic.abort(self.name, run.generation)
+            return self._tools.traffic.abort(self.name, run.generation)
         except Exception:  # the proxy's trouble must not keep a child from being ended or buried
             log.exception("abort failed", model=self.name)
+            return NOBODY
 
     def _living(self) -> Run:
         assert self._run is not None, self  # noqa: S101  the table asks only where there is one

@@ -1,5 +1,9 @@
 """The safe profile: smaller numbers for a model that does not fit, ran out of memory or keeps crashing. Pure.
 
+What a request did says nothing of the model's size: a crash with requests inside counts for nothing here, and a kill
+for lack of memory only where nobody stands out (`Inside`): with nobody inside it is the model's own; with several
+clients inside the first may be one's bomb, which is then asked again alone and found, so it takes a second in a row.
+
 One step down and no further: after running out of memory, or after three crashes in a row, the next start
 takes the operator's ``safe_profile``; if that run dies of the same before it was stable, there is nothing
 left to try and the instance is FAILED. The step is kept until an operator's start or restart, or until the
@@ -9,11 +13,13 @@ configured, which is known before its start, takes the same step without a run b
 
 from dataclasses import dataclass, replace
 
+from supervisor.events import NOBODY, Inside
 from supervisor.proc.causes import Cause
 from supervisor.proc.command import ModelSpec
 
 CRASHES = frozenset({"segfault", "aborted"})
 CRASHES_IN_A_ROW = 3  # one may be a cosmic ray, two a bad request; see also quarantine (FAULTS 9)
+CROWDED_IN_A_ROW = 2  # kills for lack of memory with several clients inside
 MEMORY = "out_of_memory"
 # These say nothing about the program: neither a crash nor a run without one.
 NEUTRAL = frozenset({"spawn_failed", "port_in_use"})
@@ -21,9 +27,12 @@ NEUTRAL = frozenset({"spawn_failed", "port_in_use"})
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """``crashes`` in a row so far; ``because`` ("" before the step down): what led to the safe profile."""
+    """``crashes`` in a row so far, ``crowded``: kills for lack of memory with several clients inside; ``because`` (""
+    before the step down): what led to the safe profile.
+    """
 
     crashes: int = 0
+    crowded: int = 0
     because: str = ""
     cause: str = ""  # "out_of_memory" or "crash": what must not happen again
 
@@ -71,17 +80,36 @@ def unfit(course: Course, refusal: Cause, *, normal: ModelSpec, safe: ModelSpec)
     return replace(course, because=f"safe profile ({difference(normal, safe)}), because {why}", cause=MEMORY)
 
 
-def turn(course: Course, cause: Cause, *, stable: bool, normal: ModelSpec, safe: ModelSpec | None) -> Turn:
-    """What the end of a run means for the profile of the next one. ``stable``: it had been READY for long."""
+def turn(
+    course: Course,
+    cause: Cause,
+    *,
+    stable: bool,
+    normal: ModelSpec,
+    safe: ModelSpec | None,
+    served: bool = False,
+    inside: Inside = NOBODY,
+) -> Turn:
+    """What the end of a run means for the profile of the next one. ``stable``: it had been READY for long; ``served``:
+    it had been READY at all; ``inside``: who was at it then.
+    """
     if cause.name in NEUTRAL:
         return Turn(course)
     kind = MEMORY if cause.name == MEMORY else "crash" if cause.name in CRASHES else ""
+    if inside.requests:
+        if kind != MEMORY or inside.stands_out:
+            return Turn(course)
+        course = replace(course, crowded=1 if stable else course.crowded + 1)
+        if course.crowded < CROWDED_IN_A_ROW or course.because:
+            return Turn(course)
     crashes = 0 if kind != "crash" else 1 if stable else course.crashes + 1
     course = replace(course, crashes=crashes)
     if safe is None or not kind:
         return Turn(course)
     if course.because:
-        if kind != course.cause or stable:
+        # One that serves and then crashes comes back, however often (`backoff` slows it down): a person is needed
+        # only where it cannot serve, or where memory is short though nobody asks anything.
+        if kind != course.cause or stable or (served and kind != MEMORY):
             return Turn(course)
         return Turn(
             course, exhausted=f"again with the safe profile ({difference(normal, safe)}): {cause.detail}"
@@ -90,4 +118,4 @@ def turn(course: Course, cause: Cause, *, stable: bool, normal: ModelSpec, safe:
         return Turn(course)
     what = "it ran out of memory" if kind == MEMORY else f"it crashed {crashes} times in a row"
     because = f"safe profile ({difference(normal, safe)}), because {what}"
-    return Turn(Course(crashes, because, kind), stepped=True)
+    return Turn(Course(crashes, course.crowded, because, kind), stepped=True)

@@ -6,6 +6,8 @@ file) still gets an answer.
 
 from dataclasses import dataclass
 
+from supervisor.proc.causes import CRASHES
+
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
@@ -21,6 +23,13 @@ _BINARY = "Check llama_server.binary, or build one: llmsup build (llmsup notices
 _CRASH = (
     "One crash needs nothing. If it repeats: a newer build (llmsup build), fewer gpu_layers, a smaller "
     "context_size; report it to llama.cpp with the lines below."
+)
+
+# With requests inside, what to do about the machine or the model is not the first thought: one of them may have done it.
+_INSIDE = (
+    "Nothing at first: a request that was inside may have done it. Each is asked again alone; the one that does it "
+    "again is refused (422), and who sends such is refused for an hour (403; llmsup status lists them). If it goes on "
+    "all the same: {otherwise}"
 )
 
 REMEDIES: dict[str, Remedy] = {
@@ -57,6 +66,7 @@ REMEDIES: dict[str, Remedy] = {
     ),
     # Its own crashes
     "segfault": Remedy("llama-server crashed (segmentation fault).", _CRASH),
+    "arithmetic_error": Remedy("llama-server crashed (an arithmetic error, as a division by zero).", _CRASH),
     "aborted": Remedy("llama-server aborted itself: something it takes for granted was not so.", _CRASH),
     "bus_error": Remedy(
         "llama-server crashed on memory that was taken from under it (bus error).",
@@ -112,7 +122,10 @@ REMEDIES: dict[str, Remedy] = {
 _UNKNOWN = Remedy("It ended for a reason this version of llmsup has no words for.", _LOGS)
 
 
-def remedy(cause: str, model: str) -> Remedy:
-    """For that model; names in the text are those of the configuration."""
+def remedy(cause: str, model: str, *, inside: int = 0) -> Remedy:
+    """For that model; names in the text are those of the configuration. ``inside``: so many requests were at it."""
     found = REMEDIES.get(cause, _UNKNOWN)
-    return Remedy(found.meaning, found.todo.replace("{model}", model))
+    todo = found.todo
+    if inside and cause in CRASHES:
+        todo = _INSIDE.replace("{otherwise}", todo[:1].lower() + todo[1:])
+    return Remedy(found.meaning, todo.replace("{model}", model))

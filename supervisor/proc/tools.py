@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from supervisor.clock import Clock
-from supervisor.events import Death, Endpoint
+from supervisor.events import Death, Endpoint, Inside
 from supervisor.proc.causes import Cause
 from supervisor.proc.command import ModelSpec, SupportsFlags
 from supervisor.proc.filewatch import Stamps
@@ -42,8 +42,8 @@ class Traffic(Protocol):
     def standing(self, name: ModelName, generation: Generation) -> Standing:
         """What waits inside that generation, as of the latest sweep."""
 
-    def abort(self, name: ModelName, generation: Generation) -> None:
-        """Close all connections to that generation, and send it nothing any more."""
+    def abort(self, name: ModelName, generation: Generation) -> Inside:
+        """Close all connections to that generation, and send it nothing any more; who was at it until now."""
 
 
 async def _no_files(_: Path) -> Stamps:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from supervisor.clock import Clock
-from supervisor.events import InstanceView
+from supervisor.events import Inside, InstanceView
 from supervisor.proc.hang import Standing
 from supervisor.proc.residents import Usage
 from supervisor.proxy.bounds import Bounds
@@ -130,5 +130,5 @@ class Admission:
     def standing(self, name: ModelName, generation: Generation) -> Standing:
         return self.gates[name].standing(generation)
 
-    def abort(self, name: ModelName, generation: Generation) -> None:
-        self.gates[name].abort(generation)
+    def abort(self, name: ModelName, generation: Generation) -> Inside:
+        return self.gates[name].abort(generation)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from supervisor.errors import LlmsupError, ModelUnavailable
-from supervisor.events import InstanceView
+from supervisor.events import Inside, InstanceView
 from supervisor.proc.hang import Standing
 from supervisor.proxy import refusals
 from supervisor.proxy.breaker import Breaker, BreakerState
@@ -335,11 +335,14 @@ class Gate:
         if hopeless is not None:
             self._empty_queue(hopeless)
 
-    def abort(self, generation: Generation) -> None:
+    def abort(self, generation: Generation) -> Inside:
+        """It ends, or has ended; who was at it."""
+        rows = [one for one in (*self.active, *self.waiting) if one.sent_to == generation]
         self._former.close(generation)
         if self._pool is not None and self._pool_generation == generation:
             self._pool.close()
             self._pool = None
+        return Inside(len(rows), len({one.client.name for one in rows}))
 
     async def emptied(self, generation: Generation) -> None:
         """Wait until nothing is at that generation."""

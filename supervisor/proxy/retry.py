@@ -10,8 +10,6 @@ from supervisor.proxy.bounds import RetryBounds
 from supervisor.proxy.inflight import Exchange
 
 RETRY_SHARE, MIN_RETRIES = 0.2, 3
-# Deaths that a request can cause. A kill from outside says nothing about what was inside.
-CRASHES = frozenset({"segfault", "aborted", "out_of_memory"})
 DEADLY = 2  # crashes with the same request inside
 
 

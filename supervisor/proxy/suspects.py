@@ -10,9 +10,10 @@ import structlog
 
 from supervisor.clock import Clock
 from supervisor.events import Death
+from supervisor.proc.causes import crashed
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.quarantine import Quarantine
-from supervisor.proxy.retry import CRASHES, DEADLY, quarantined
+from supervisor.proxy.retry import DEADLY, quarantined
 from supervisor.types import Generation
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
@@ -46,7 +47,7 @@ class Suspects:
 
     def blame(self, exchange: Exchange, death: Death | None) -> None:
         """Whether the generation it was sent to crashed, as far as is known by now."""
-        if death is None or death.generation != exchange.sent_to or death.cause not in CRASHES:
+        if death is None or death.generation != exchange.sent_to or not crashed(death.cause, death.exit_code):
             return
         exchange.crashes += 1
         exchange.sent_to = Generation(0)  # blamed for that one

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.events import Death, Endpoint, InstanceView
+from supervisor.events import NOBODY, Death, Endpoint, Inside, InstanceView
 from supervisor.proc import reaper
 from supervisor.proc.causes import Cause, ExitStatus
 from supervisor.proc.command import ModelSpec
@@ -181,6 +181,7 @@ class FakeTraffic:
         self.busy = False
         self.standing_now = Standing(0, 0.0)
         self.aborted: list[int] = []
+        self.inside: Inside = NOBODY
         self.broken: Exception | None = None
 
     async def drained(self, name: ModelName, generation: Generation, within_s: float) -> None:
@@ -192,10 +193,11 @@ class FakeTraffic:
     def standing(self, name: ModelName, generation: Generation) -> Standing:
         return self.standing_now
 
-    def abort(self, name: ModelName, generation: Generation) -> None:
+    def abort(self, name: ModelName, generation: Generation) -> Inside:
         if self.broken:
             raise self.broken
         self.aborted.append(generation)
+        return self.inside
 
 
 class Stage:

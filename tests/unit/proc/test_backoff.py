@@ -1,5 +1,6 @@
 import pytest
 
+from supervisor.events import Inside
 from supervisor.proc.backoff import PORT_TRIES, End, Record, delay_s, judge, stable_after_s
 from supervisor.proc.state import Event
 
@@ -78,6 +79,33 @@ def test_a_wish_for_down_outweighs_everything(other):
 def test_a_replaced_run_is_followed_at_once_and_the_record_stays():
     assert judge(End(replaced=True), Record(5), 0.0) == judge(End(replaced=True), Record(5), 0.9)
     assert judge(End(replaced=True), Record(5), 0.0).event is Event.GONE_RETRY
+
+
+ALONE = Inside(1, 1)
+
+
+def test_with_requests_inside_it_is_back_at_once_then_soon_and_for_ever():
+    record, seen = Record(), []
+    for _ in range(8):
+        judgement = judge(End(was_ready=True, inside=ALONE), record, 0.0)
+        record = judgement.record
+        seen.append((judgement.event, judgement.delay_s))
+    assert seen == [
+        (Event.GONE_RETRY, 0.0),
+        *((Event.GONE_BACKOFF, delay) for delay in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0)),
+    ]
+    assert record == Record(blamed_runs=8)
+
+
+def test_ends_of_both_kinds_are_counted_apart():
+    record = judge(End(was_ready=True, inside=ALONE), Record(5, blamed_runs=3), 0.0).record
+    assert record == Record(5, blamed_runs=4)
+    judgement = judge(End(was_ready=True), record, 0.0)
+    assert (judgement.event, judgement.record) == (Event.GONE_CRASHLOOP, Record(6, blamed_runs=4))
+
+
+def test_nobody_is_inside_before_ready():
+    assert judge(End(inside=ALONE), Record(5), 0.0).event is Event.GONE_CRASHLOOP
 
 
 def test_a_permanent_cause_is_for_good():

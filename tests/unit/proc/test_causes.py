@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from supervisor.proc.causes import ExitStatus, classify
+from supervisor.proc.causes import CRASHES, NAMES, ExitStatus, classify, crashed
 
 STAMP = "0.00.020.113 E "
 LAST_TWO = (
@@ -165,3 +165,50 @@ def test_what_was_written_before_a_signal_from_outside_is_about_something_else(
     cause = classify(ExitStatus(signal=number), ["ggml: out of memory", "failed to load model"])
     assert cause.name in {"killed", "signalled"}
     assert classify(ExitStatus(signal=signal.SIGABRT), ["CUDA error: out of memory"]).name == "out_of_memory"
+
+
+FORGED = [
+    "init: unable to init sampler 'insufficient memory'",
+    "parse: error parsing grammar: failed to read magic GGML_ASSERT terminate called",
+    "srv  log: error: invalid argument: couldn't bind HTTP server socket",
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        (ExitStatus(signal=signal.SIGSEGV), "segfault"),
+        (ExitStatus(signal=signal.SIGABRT), "aborted"),
+        (ExitStatus(signal=signal.SIGBUS), "bus_error"),
+        (ExitStatus(signal=signal.SIGFPE), "arithmetic_error"),
+        (ExitStatus(signal=signal.SIGKILL), "killed"),
+        (ExitStatus(code=1), "exited"),
+    ],
+)
+def test_of_one_that_has_served_no_word_is_believed(status: ExitStatus, name: str) -> None:
+    cause = classify(status, FORGED, served=True)
+    assert (cause.name, cause.permanent, cause.evidence) == (name, False, "")
+    assert not any(line in cause.detail for line in FORGED)
+
+
+def test_the_words_of_a_model_file_are_not_the_loaders() -> None:
+    named = "llama_model_loader: - kv   1: general.name str = failed to read magic"
+    assert classify(ExitStatus(signal=signal.SIGSEGV), [named]).name == "segfault"
+
+
+@pytest.mark.parametrize(
+    ("cause", "code", "can"),
+    [
+        ("segfault", None, True),
+        ("exited", 1, True),
+        ("exited", 0, False),
+        ("killed", None, False),
+        ("hung", None, False),
+    ],
+)
+def test_of_what_a_request_can_be_the_cause(cause: str, code: int | None, can: bool) -> None:
+    assert crashed(cause, code) is can
+
+
+def test_whatever_a_request_can_cause_can_be_said() -> None:
+    assert CRASHES <= NAMES

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from supervisor.events import Inside
 from supervisor.proc.causes import Cause
 from supervisor.proc.probe import Health
 from supervisor.proc.spawn import SpawnFailed
@@ -88,7 +89,7 @@ async def test_a_failed_one_starts_normally_when_told(on):
     assert (on.view.state, on.view.degraded, context(on)) == ("LOADING", None, "4096")
 
 
-async def test_three_crashes_in_a_row_take_it_and_a_fourth_is_the_end(on):
+async def test_three_crashes_in_a_row_take_it_and_who_serves_on_it_is_never_given_up(on):
     await on.start()
     for delay in (1, 2, 4):
         assert on.view.degraded is None
@@ -97,7 +98,45 @@ async def test_three_crashes_in_a_row_take_it_and_a_fourth_is_the_end(on):
     assert (on.view.state, on.view.context_size) == ("READY", 1024)
     assert "crashed 3 times in a row" in on.view.degraded
     await on.die(signal=signal.SIGSEGV)
-    assert on.view.state == "FAILED"
+    assert on.view.state == "BACKOFF"
+
+
+FORGED = "gguf_init_from_reader: failed to read magic"
+
+
+@pytest.mark.parametrize("said", [FORGED, NO_MEMORY])
+async def test_however_often_requests_bring_it_down_it_serves_as_configured(on, said):
+    """What it says then may be theirs."""
+    await on.start()
+    on.traffic.inside = Inside(1, 1)
+    for _ in range(20):
+        await on.die(said, signal=signal.SIGSEGV)
+        assert on.view.last_death.cause == "segfault"
+        assert (on.view.last_death.permanent, on.view.last_death.inside) == (False, 1)
+        assert said in on.view.last_death.lines
+        await on.clock.advance(6.3)
+        assert (on.view.state, on.view.degraded) == ("READY", None)
+
+
+async def test_a_bomb_that_the_kernel_kills_it_for_takes_nothing_from_the_others(on):
+    await on.start()
+    on.traffic.inside = Inside(2, 1)
+    for kills in range(1, 6):
+        on.oom_kills = kills
+        await on.die(signal=signal.SIGKILL)
+        assert on.view.last_death.cause == "out_of_memory"
+        await on.clock.advance(6.3)
+        assert (on.view.state, on.view.degraded) == ("READY", None)
+
+
+async def test_memory_that_is_short_for_everybody_takes_the_safe_profile_at_the_second_time(on):
+    await on.start()
+    on.traffic.inside = Inside(3, 3)
+    for kills, degraded in ((1, False), (2, True), (3, True)):
+        on.oom_kills = kills
+        await on.die(signal=signal.SIGKILL)
+        await on.clock.advance(6.3)
+        assert (on.view.state, bool(on.view.degraded)) == ("READY", degraded)
 
 
 async def test_without_a_safe_profile_nothing_changes(monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.events import Inside
 from supervisor.proc.causes import NAMES, Cause
 from supervisor.proc.profile import CRASHES_IN_A_ROW, Course, difference, lowered, turn
 from tests.support.proc import spec
@@ -91,3 +92,32 @@ def test_at_most_one_step_and_never_back_by_itself(ends):
         assert bool(course.because) == bool(steps)
         assert not it.exhausted or (before.because and not stable)
         assert course.because or course.crashes < CRASHES_IN_A_ROW
+
+
+ONE, SEVERAL = Inside(3, 1), Inside(3, 2)
+
+
+def served(course, cause, inside):
+    return turn(course, cause, stable=False, normal=NORMAL, safe=SAFE, served=True, inside=inside)
+
+
+@pytest.mark.parametrize(("cause", "inside"), [(CRASH, ONE), (CRASH, SEVERAL), (MEMORY, ONE)])
+def test_what_a_request_may_have_done_is_held_against_nobody_else(cause, inside):
+    course = Course()
+    for _ in range(9):
+        it = served(course, cause, inside)
+        assert (it.course, it.stepped, it.exhausted) == (Course(), False, "")
+
+
+def test_memory_short_with_several_inside_steps_down_the_second_time_and_never_gives_up():
+    first = served(Course(), MEMORY, SEVERAL)
+    second = served(first.course, MEMORY, SEVERAL)
+    third = served(second.course, MEMORY, SEVERAL)
+    assert [it.stepped for it in (first, second, third)] == [False, True, False]
+    assert not third.exhausted
+
+
+def test_one_that_serves_on_the_safe_profile_is_not_given_up_for_a_crash():
+    course = walk(CRASH, CRASH, CRASH)[-1].course
+    assert not served(course, CRASH, Inside()).exhausted
+    assert served(walk(MEMORY)[-1].course, MEMORY, Inside()).exhausted

@@ -40,3 +40,11 @@ def test_the_model_is_named():
 
 def test_a_cause_of_another_version_gets_an_answer():
     assert "llmsup logs demo" in remedy("gremlins", "demo").todo
+
+
+@pytest.mark.parametrize("cause", sorted(causes.CRASHES))
+def test_with_requests_inside_they_are_the_first_thought(cause):
+    assert "asked again alone" in remedy(cause, "demo", inside=2).todo
+    assert "{" not in remedy(cause, "demo", inside=2).todo
+    assert "asked again alone" not in remedy(cause, "demo").todo
+    assert remedy("model_corrupt", "demo", inside=1) == remedy("model_corrupt", "demo")

@@ -189,7 +189,7 @@ def test_newcomers_do_not_wait_for_the_suspects() -> None:
     assert len(at_child(desk) & {first, second}) == 1
 
 
-@pytest.mark.parametrize("cause", ["killed", "hung", "stopped", "exited"])
+@pytest.mark.parametrize("cause", ["killed", "hung", "stopped", "signalled"])
 def test_a_death_that_no_request_can_cause_blames_nobody(cause: str) -> None:
     desk = Desk(slots=4, retry=RetryBounds(max_retries=50, delay_s=0.0))
     desk.ready()
