@@ -110,11 +110,13 @@ class Console:
             if ROOT not in target and b"%" not in target:
                 return others(exchange)
             ingress.normalise(exchange)
-            if exchange.path != ROOT and not exchange.path.startswith(PAGE):
-                return others(exchange)
-            return self._decide(exchange)
+            return self._decide(exchange) if self.has(exchange) else others(exchange)
 
         return decide
+
+    def has(self, exchange: Exchange) -> bool:
+        """Whether a normalised request is for the operator's side."""
+        return exchange.path == ROOT or exchange.path.startswith(PAGE)
 
     def _decide(self, exchange: Exchange) -> Decision:
         if not exchange.target.startswith(ROOT):  # written in some other way, for which nobody has a reason

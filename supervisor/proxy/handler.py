@@ -39,6 +39,12 @@ class Handler(Protocol):
     def make_room(self, newcomer: "ClientConnection") -> None:
         """There are more connections than the limit: close some idle ones, or refuse the newcomer."""
 
+    def look(self, exchange: Exchange) -> LlmsupError | None:
+        """Its head has come, and its body has not: why it will be refused whatever that is, if it will."""
+
+    def turn_away(self, exchange: Exchange, error: LlmsupError) -> None:
+        """Answer it with what `look` has said."""
+
     def begin(self, exchange: Exchange) -> None:
         """The request is complete and it is its turn to be answered."""
 

@@ -49,6 +49,10 @@ _TRACEPARENT = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z"
 )
 _SAMPLED = 1
+# A name or address and a port (RFC 9110, 7.2; RFC 3986, 3.2.2), of any length that DNS allows; empty where the target names none.
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Za-z:.~_-]{2,64}\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){0,255})(?::[0-9]{0,5})?\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,8 @@ def _read_request(fields: Fields) -> RequestFields:
         elif lower == b"host":
             hosts += 1
             host = value
+            if not _HOST.match(value):
+                raise BadRequest("the Host header must have the form host[:port]")
         elif lower == b"connection":
             nominated.update(part.strip() for part in value.lower().split(b","))
         elif lower in ours and lower in _LISTS:  # several lines are one list (RFC 9110, 5.3)

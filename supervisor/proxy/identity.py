@@ -48,7 +48,6 @@ class Identity:
         self._require_key = rules.require_key
         self._of_keys: dict[str, Client] = {}
         self._without_key = _namer(rules)
-        self._ipv6_prefix = rules.ipv6_prefix
 
     def resolve(self, exchange: Exchange) -> None:
         """Set ``client``.
@@ -83,9 +82,9 @@ class Identity:
         except Unauthorized:
             self.name(exchange)
 
-    def label(self, peer: str) -> bytes:
-        """Of one that is known by its address only."""
-        return client_name(peer, trusted=(), ipv6_prefix=self._ipv6_prefix)
+    def at(self, peer: str) -> Client:
+        """One that is known by its address only."""
+        return self._without_key(peer, None, None, None, None)
 
     def is_admin(self, exchange: Exchange) -> bool:
         """Whether the request has an admin key. Raises Unauthorized as `resolve` does."""

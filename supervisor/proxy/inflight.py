@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from supervisor.keys.key import Key
     from supervisor.proxy.gate import Gate
     from supervisor.proxy.headers import RequestFields
+    from supervisor.proxy.outline import Outline
     from supervisor.proxy.stream import ClientStream
     from supervisor.proxy.turns import Share
     from supervisor.proxy.upstream import Upstream
@@ -90,6 +91,7 @@ class Exchange:
         "needs_slot",
         "outgoing",
         "outgoing_target",
+        "outline",
         "path",
         "peer",
         "queue_ms",
@@ -123,6 +125,7 @@ class Exchange:
         self.path = b""
         self.body = b""
         self.asked: dict[str, Any] | None = None  # the body, understood
+        self.outline: Outline | None = None  # of a large body, until it is read
         self.several = False  # prompts in one request, of which llama-server counts one only
         self.outgoing: bytes | None = None
         self.outgoing_target = b""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 from supervisor.errors import BadRequest, Forbidden
-from supervisor.proxy import asked
 from supervisor.proxy.inflight import Exchange
 
 # Routes that change the server, or reveal other clients' work (CONTRACT, "On the port"): for admin keys.
@@ -24,12 +23,11 @@ def nobody(_: Exchange) -> bool:
     return False
 
 
-def checker(*, continuing: bool, is_admin: Callable[[Exchange], bool] = nobody) -> Callable[[Exchange], None]:
-    """Stage 1. ``continuing``: streams may go on after a death; ``is_admin``: asked on admin routes only."""
+def checker(is_admin: Callable[[Exchange], bool] = nobody) -> Callable[[Exchange], None]:
+    """Stage 1. ``is_admin``: asked on admin routes only."""
 
     def ask(exchange: Exchange) -> None:
         check(exchange, is_admin)
-        asked.read(exchange, continuing=continuing)
 
     return ask
 

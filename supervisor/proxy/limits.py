@@ -18,7 +18,7 @@ from supervisor.errors import LlmsupError, ServiceError
 from supervisor.proxy import cached, limit_headers
 from supervisor.proxy.counting import PromptCounter
 from supervisor.proxy.decision import WAIT, Decision
-from supervisor.proxy.inflight import LEFT, Exchange
+from supervisor.proxy.inflight import LEFT, Client, Exchange
 from supervisor.ratelimit.limiter import Limiter, Refused
 from supervisor.ratelimit.pools import Pool
 from supervisor.ratelimit.store_redis import SharedLimiter, Unavailable, Verdict
@@ -144,6 +144,40 @@ class Limits:
             return WAIT
         return self._charge(exchange, self._estimate(exchange))
 
+    def look(self, exchange: Exchange) -> None:
+        """Before its body is read, or taken: whether it can be admitted at all. Nothing is charged.
+
+        Raises:
+            RateLimited: its client may ask nothing now.
+        """
+        if exchange.path in cached.OWN and exchange.method in cached.READING:
+            return
+        refused = self._refused(exchange.client)
+        if refused is not None:
+            raise self._refusal(exchange.client, exchange.path, refused, self._clock.now_ns())
+
+    def _refused(self, client: Client) -> Refused | None:
+        now_ns = self._clock.now_ns()
+        if self.store is not None:
+            refused = self.store.refused_locally(client.name, client.pool, 0, now_ns)
+            # Of those at work at once there may be fewer when its body is there.
+            return None if refused is not None and refused.limit.endswith(CONCURRENT) else refused
+        return self.limiter.refused(client.name, client.pool, now_ns)
+
+    def charge_refusal(self, client: Client, path: bytes) -> RateLimited | None:
+        """What is no request that can be served is charged as one: else refusals would be free, however many are
+        asked for. What to say in the place of the refusal when there is nothing left to charge.
+        """
+        now_ns = self._clock.now_ns()
+        refused = self._refused(client)
+        if refused is not None:
+            return self._refusal(client, path, refused, now_ns)
+        if self.store is not None:
+            self.store.ask(client.name, client.pool, 0).add_done_callback(_settled(now_ns))
+        elif not isinstance(grant := self.limiter.admit(client.name, client.pool, 0, now_ns), Refused):
+            grant.settle(0, now_ns)
+        return None
+
     def _charge(self, exchange: Exchange, tokens: int) -> Decision:
         client = exchange.client
         now_ns = self._clock.now_ns()
@@ -159,7 +193,7 @@ class Limits:
 
     def _take(self, exchange: Exchange, outcome: Verdict, now_ns: int) -> None:
         if isinstance(outcome, Refused):
-            raise self._refusal(exchange, outcome, now_ns)
+            raise self._refusal(exchange.client, exchange.path, outcome, now_ns)
         if isinstance(outcome, Unavailable):
             raise LimitsUnavailable(
                 f"the store of limits is away: {outcome.reason}", retry_after_s=outcome.retry_after_s
@@ -213,15 +247,14 @@ class Limits:
         assert exchange.gate is not None  # noqa: S101  stage 3 set it
         return self._outputs.setdefault(exchange.gate.view.name, OutputLength())
 
-    def _refusal(self, exchange: Exchange, refused: Refused, now_ns: int) -> RateLimited:
-        client = exchange.client
+    def _refusal(self, client: Client, path: bytes, refused: Refused, now_ns: int) -> RateLimited:
         self._violations.add(client.name, refused.limit, now_ns)
         self.counts[client.pool, refused.limit, self.REFUSED] += 1
         kind = TooManyAtOnce if refused.limit.endswith(CONCURRENT) else RateLimited
         error = kind(_told(client.name, refused), retry_after_s=refused.wait_ns / 1e9)
         limiter = self.limiter if self.store is None else self.store
         standings = limiter.standings(client.name, client.pool, now_ns)
-        wall = self._clock.wall() if exchange.path == ANTHROPIC else None
+        wall = self._clock.wall() if path == ANTHROPIC else None
         error.lines = limit_headers.refused_lines(standings, wall) + limit_headers.retry(
             refused.wait_ns, random.random
         )
@@ -260,6 +293,16 @@ class Limits:
             client = one.client or "many more"
             log.warning("rate limited", client=client, limit=one.limit, refused=one.count)
             self.tell(client, one.limit, one.count)
+
+
+def _settled(now_ns: int) -> Callable[["asyncio.Future[Verdict]"], None]:
+    """For a charge that nothing is served for: what was taken is all that it takes."""
+
+    def settle(verdict: "asyncio.Future[Verdict]") -> None:
+        if not isinstance(outcome := verdict.result(), Refused | Unavailable):
+            outcome.settle(0, now_ns)
+
+    return settle
 
 
 def _cap(exchange: Exchange) -> int | None:

@@ -12,6 +12,7 @@ import structlog
 
 from supervisor.clock import Clock
 from supervisor.errors import (
+    CallerError,
     Cancelled,
     LlmsupError,
     ModelLoading,
@@ -22,7 +23,7 @@ from supervisor.errors import (
 )
 from supervisor.events import InstanceView
 from supervisor.keys.ring import Keyring
-from supervisor.proxy import answers, cached, ingress, permission, route, stages
+from supervisor.proxy import answers, asked, cached, ingress, permission, route, stages
 from supervisor.proxy.admission import Admission
 from supervisor.proxy.console import Console, ConsoleRules
 from supervisor.proxy.cors import Cors, CorsRules
@@ -108,13 +109,19 @@ class Pipeline:
         is_admin: Callable[[Exchange], bool] = self._identity.is_admin
         if wiring.metrics_on_loopback:
             is_admin = may_scrape(is_admin)
-        check = ingress.checker(continuing=wiring.continuing, is_admin=is_admin)
+        check = ingress.checker(is_admin)
         ask: Decide = Cors(wiring.cors).before(check) if wiring.cors is not None else check
         self._console = self._console_of(wiring)
+        self._of_heads = (ask, self._identity.resolve, permission.of_scope, wiring.limits.look)
+        choose = route.chooser(admission.offered, self._default, wiring.aliases)
         self.stages = (
             Stage(1, "what was asked?", self._console.before(ask) if self._console is not None else ask),
             Stage(2, "who asks?", self._identity.resolve),
-            Stage(3, "of which model?", route.chooser(admission.offered, self._default, wiring.aliases)),
+            Stage(
+                3,
+                "of which model?",
+                asked.before(choose, look=wiring.limits.look, continuing=wiring.continuing),
+            ),
             Stage(4, "may they?", permission.before(wiring.limits.decide)),
             Stage(5, "answered already?", self._own_answers(wiring)),
             Stage(6, "whose turn is it?", admission.decide),
@@ -156,6 +163,23 @@ class Pipeline:
 
     def _draining(self) -> bool:
         return self._admission.draining
+
+    def look(self, exchange: Exchange) -> LlmsupError | None:
+        """What the head alone decides, before the body is taken: it is decided again when that is there."""
+        try:
+            ingress.normalise(exchange)
+            if self._console is None or not self._console.has(exchange):
+                for decide in self._of_heads:
+                    if decide(exchange) is not None:
+                        break  # answered without a look at its body
+        except LlmsupError as error:
+            return error
+        return None
+
+    def turn_away(self, exchange: Exchange, error: LlmsupError) -> None:
+        self.in_flight.add(exchange)
+        exchange.received_at = self._clock.now()
+        self.reject(exchange, error)
 
     def begin(self, exchange: Exchange) -> None:
         """Take a request through the stages; it is answered, sent or waiting when this returns."""
@@ -199,6 +223,8 @@ class Pipeline:
             exchange.gate.leave(exchange)
         else:  # refused before anybody asked who it is
             self._identity.name_refused(exchange)
+        if isinstance(error, CallerError) and exchange.grant is None and not exchange.attempts:
+            error = self._limits.charge_refusal(exchange.client, exchange.path) or error
         if exchange.stream is not None:
             exchange.stream.cut(_as_end(error))
             return
@@ -209,9 +235,13 @@ class Pipeline:
 
     def refusal(self, peer: str, error: LlmsupError) -> bytes:
         """The whole answer to what never became a request: it has an id all the same, to be asked about."""
+        client = self._identity.at(peer)
+        if isinstance(error, CallerError):
+            error = self._limits.charge_refusal(client, b"") or error
         self.meters.refuse(error.status)
         request_id = self.in_flight.new_id()
-        extra = answers.labels(request_id, self._identity.label(peer)) + answers.retry_after(error)
+        when = error.lines if isinstance(error, RateLimited) else answers.retry_after(error)
+        extra = answers.labels(request_id, client.label) + when
         return answers.response(error.status, answers.error_body(error, request_id), keep=False, extra=extra)
 
     def _labels(self, exchange: Exchange) -> bytes:

@@ -11,10 +11,12 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, LlmsupError
 from supervisor.proxy import headers
+from supervisor.proxy.asked import JSON_POSTS
 from supervisor.proxy.handler import Handler
 from supervisor.proxy.headers import MAX_HEAD_BYTES, MEMO_BYTES
 from supervisor.proxy.heads import KnownHead
 from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.outline import Outline
 from supervisor.proxy.upload import COUNTED_FROM_BYTES
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class RequestReader(asyncio.Protocol):
         "_handler",
         "_head_bytes",
         "_incoming",
+        "_looked",
         "_parser",
         "_read",
         "_resume",
@@ -55,6 +58,7 @@ class RequestReader(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._incoming: Exchange | None = None
         self._resume: Exchange | None = None
+        self._looked: Exchange | None = None  # the newest of which the head was judged before its body
         self._body: list[bytes] = []
         self._body_size = 0
         self._body_size_seen = 0
@@ -74,8 +78,8 @@ class RequestReader(asyncio.Protocol):
     def _connection(self) -> "ClientConnection":
         raise NotImplementedError
 
-    def _asked_to_continue(self) -> None:
-        """The client waits for a word (``Expect``) before it sends the body."""
+    def _body_to_come(self, exchange: Exchange) -> bool:
+        """A head is complete and its body is not: whether that is wanted. If not, it has been answered."""
         raise NotImplementedError
 
     def _received(self, exchange: Exchange) -> None:
@@ -134,10 +138,17 @@ class RequestReader(asyncio.Protocol):
                     self._refuse(HeadersTooLarge(f"more than {MAX_HEAD_BYTES} bytes of header"))
             elif self._incoming is not None:
                 self._watch_body(len(data))
+            if self._incoming is not self._looked:
+                self._look()
             return
         self._ignore_upgrade(
             rest
         )  # not in the handler: what fails in there would have the offer as its context
+
+    def _look(self) -> bool:
+        """Once a request, where its body does not come along with its head; whether the body is wanted."""
+        self._looked = exchange = self._incoming
+        return exchange is None or self._discard or self._body_to_come(exchange)
 
     def _watch_body(self, size: int) -> None:
         """Chunked framing lets a sender add to a body's chunks and end without limit, and llhttp has none."""
@@ -160,6 +171,8 @@ class RequestReader(asyncio.Protocol):
             if exchange.fields.chunked:
                 framing = b"Transfer-Encoding: chunked\r\n"
             self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+            if not rest and self._incoming is not None:
+                self._look()
         if rest and not self._closing:
             self.data_received(rest)
 
@@ -195,8 +208,6 @@ class RequestReader(asyncio.Protocol):
             self._resume = exchange
         else:
             self._incoming = exchange
-        if fields.expect_continue and not exchange.http10:
-            self._asked_to_continue()
 
     def on_body(self, body: bytes) -> None:
         if self._discard:
@@ -205,20 +216,34 @@ class RequestReader(asyncio.Protocol):
         self._body_size = size = self._body_size + len(body)
         self.since = self._handler.now
         if size > COUNTED_FROM_BYTES:
-            self._count(size)
+            self._count(size, body)
 
-    def _count(self, size: int) -> None:
-        """A large body: within its own limit, and within everybody's together?"""
-        handler = self._handler
+    def _count(self, size: int, piece: bytes) -> None:
+        """A large body: within its own limit, and within everybody's together? And what is in it?"""
+        handler, exchange = self._handler, self._incoming
+        if exchange is not self._looked and not self._look():  # this piece came with the head
+            return
         if size > handler.max_body_bytes:
             raise BodyTooLarge(f"the body has more than {handler.max_body_bytes} bytes")
         more, self._counted = size - self._counted, size
         handler.budget.take(self, more)
+        if exchange is not None:
+            outline = exchange.outline
+            if outline is None:
+                outline = exchange.outline = Outline()
+                piece = b"".join(self._body)
+            outline.feed(piece)
+            if outline.trouble is not None and exchange.path in JSON_POSTS:
+                raise outline.trouble
 
     def on_message_complete(self) -> None:
         exchange, self._incoming = self._incoming, None
         if exchange is None or self._discard:
             return
+        unlooked = exchange.fields.expect_continue and exchange is not self._looked  # it waited for no word
+        if unlooked and not self._body_to_come(exchange):
+            return
+        self._looked = None
         body = self._body
         exchange.body = body[0] if len(body) == 1 else b"".join(body)
         self._body = []

@@ -42,7 +42,7 @@ def _named(
     if not exchange.body:
         return gates[default]
     # A body that stage 1 has not read is on a path unknown to it: its name counts all the same.
-    body = exchange.asked if exchange.asked is not None else asked.understood(exchange.body)
+    body = exchange.asked if exchange.asked is not None else asked.understood(exchange)
     name = body.get("model")
     if name is None:
         return gates[default]

@@ -131,9 +131,25 @@ class ClientConnection(RequestReader):
     def _connection(self) -> "ClientConnection":
         return self
 
-    def _asked_to_continue(self) -> None:
-        if self.current is None:
+    def _body_to_come(self, exchange: Exchange) -> bool:
+        if self.current is not None or self._queue:
+            return True  # it is looked at when it is its turn, and its client need not wait for a word (RFC 9110, 10.1.1)
+        error = self._handler.look(exchange)
+        if error is not None:
+            self._turn_away(exchange, error)
+            return False
+        if exchange.fields.expect_continue and not exchange.http10:
             self._transport.write(CONTINUE)
+        return True
+
+    def _turn_away(self, exchange: Exchange, error: LlmsupError) -> None:
+        """Answer before the body has come; what is still to come of it runs out."""
+        self._discard = True
+        self._incoming = None
+        self._forget_body()
+        exchange.keep = False
+        self.current = exchange
+        self._handler.turn_away(exchange, error)
 
     def _received(self, exchange: Exchange) -> None:
         if self.current is None and not self._queue:
@@ -155,7 +171,10 @@ class ClientConnection(RequestReader):
         self._done_with(exchange)
         self.since = self._handler.now
         if not exchange.keep:
-            self._close()
+            if self._discard:  # of a body that nobody wanted, some may still be on its way
+                self._linger()
+            else:
+                self._close()
             return
         while self._queue and self.current is None and not self._closing:
             self._begin(self._queue.popleft())

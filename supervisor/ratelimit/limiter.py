@@ -188,6 +188,20 @@ class Limiter:
             self._seen(client, own, now_ns)
         return Grant(own, rules, tokens)
 
+    def refused(self, client: str, pool: str, now_ns: int) -> Refused | None:
+        """Whether one more request would be over a rate, whatever it is. Nothing is charged."""
+        rules = self._rules.get(pool) or self._rules_of(pool, now_ns)
+        if rules.free:
+            return None
+        own, shared = self._accounts.get(client), rules.shared
+        if own is None or own.pool is not rules.pool:
+            own = _continued(own, rules.pool, now_ns)
+        if charged(rules.pool.terms, own.tats, 0, now_ns) is not None and (
+            shared is None or charged(rules.shared_pool.terms, shared.tats, 0, now_ns) is not None
+        ):
+            return None
+        return _refused(own, shared, 0, now_ns)
+
     def standings(self, client: str, pool: str, now_ns: int) -> list[Standing]:
         """For a refusal, which has no grant to ask."""
         rules = self._rules.get(pool) or self._rules_of(pool, now_ns)

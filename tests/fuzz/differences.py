@@ -26,6 +26,10 @@ STRICTER = (
         "framing or connection fields among trailers, where h11 does not look (RFC 9110, 6.5.1)",
         rb"(?i)\n0+[^\r\n]*\r\n(?s:.*)(transfer-encoding|content-length|connection|upgrade)[ \t]*:",
     ),
+    (
+        "a Host that is no host and port: h11 leaves it to its user (RFC 9110, 7.2)",
+        rb"(?i)\nhost:[ \t]*[^\r\n]*[^\r\n0-9A-Za-z.:_~!$&'()*+,;=\[\]%-]|\nhost:[ \t]*[^\r\n]*[:%\[\]]",
+    ),
     ("white space behind a chunk's size", rb"\r\n[0-9A-Fa-f]+[ \t]+\r\n"),
     ("something in a target that a URL does not have", rb"(?:^|\n)[A-Z]+ [^ ]*[^ !$%&'()*+,./0-9:;=?@A-Z_a-z~-][^ ]* HTTP/"),
 )  # fmt: skip

@@ -66,6 +66,12 @@ class Clerk:
     def make_room(self, newcomer: ClientConnection) -> None:
         raise AssertionError("one connection is not too many")
 
+    def look(self, exchange: Exchange) -> None:
+        """Everybody may ask anything."""
+
+    def turn_away(self, exchange: Exchange, error: LlmsupError) -> None:
+        raise AssertionError("nobody is turned away")
+
     def begin(self, exchange: Exchange) -> None:
         self.asked.append((exchange.method, exchange.target, exchange.body))
         exchange.connection.answer(exchange, 200, b"%d" % len(self.asked))

@@ -209,7 +209,7 @@ def test_an_unknown_model_is_a_404_that_names_the_others(two):
     assert "demo, other" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("body", [b"nonsense", b"[1]", b'{"model": 3}', b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"nonsense", b"[1]", b'{"model": 3}', b"\xff\xfe", b"[" * 10_000])
 def test_a_body_that_names_no_model_legibly_is_a_400(two, upstream, body):
     answer = two.ask("/echo", body)
     check_error(answer, "bad_request", "invalid_request_error")

@@ -6,28 +6,33 @@ from typing import Any
 
 import pytest
 
-from supervisor.errors import BadRequest
+from supervisor.errors import BadRequest, BodyTooLarge, Forbidden
 from supervisor.proxy import asked
+from supervisor.proxy.outline import Outline
 from supervisor.proxy.upload import COUNTED_FROM_BYTES
 
 CHAT = b"/v1/chat/completions"
 
 
 def read(body: object, *, path: bytes = CHAT, continuing: bool = True, **fields: Any) -> Any:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    exchange: Any = SimpleNamespace(
+    exchange = _exchange(body if isinstance(body, bytes) else json.dumps(body).encode(), path)
+    vars(exchange).update(fields)
+    asked.read(exchange, continuing=continuing)
+    return exchange
+
+
+def _exchange(body: bytes, path: bytes = CHAT) -> Any:
+    return SimpleNamespace(
         method=b"POST",
         path=path,
-        body=raw,
+        body=body,
         asked=None,
+        outline=None,
         outgoing=None,
         assembled=False,
         continuable=False,
         http10=False,
     )
-    vars(exchange).update(fields)
-    asked.read(exchange, continuing=continuing)
-    return exchange
 
 
 @pytest.mark.parametrize(
@@ -87,8 +92,58 @@ def test_what_is_not_generated_is_asked_as_it_is() -> None:
     assert (exchange.outgoing, exchange.assembled, exchange.continuable) == (None, False, False)
 
 
+def large(body: dict[str, Any], **fields: Any) -> Any:
+    raw = json.dumps(body).encode()
+    outline = Outline()
+    outline.feed(raw)
+    return read(raw, outline=outline, **fields)
+
+
 def test_of_a_large_body_only_the_options_are_remembered() -> None:
     prompt = list(range(COUNTED_FROM_BYTES))
-    exchange = read({"prompt": prompt, "n_predict": 4, "model": "demo"}, path=b"/completion")
+    exchange = large({"prompt": prompt, "n_predict": 4, "model": "demo"}, path=b"/completion")
     assert exchange.asked == {"n_predict": 4, "model": "demo"}
     assert json.loads(exchange.outgoing)["prompt"] == prompt
+    assert exchange.outline is None
+
+
+def test_no_tree_is_kept_of_members_that_nobody_asks_for_nor_of_those_in_the_place_of_options() -> None:
+    empty: list[object] = [{}, []] * 1000
+    asked = read({"x": empty, "stop": empty, "stream_options": {"include_usage": True, "x": empty}}).asked
+    assert asked == {"stop": [True] * 16, "stream_options": {"include_usage": True, "x": True}}
+
+
+def test_an_option_of_a_large_body_is_whole_however_long_it_is() -> None:
+    name = "m" * 1000
+    assert large({"model": name, "prompt": "x" * 100_000}, path=b"/completion").asked == {"model": name}
+
+
+def test_a_forged_mark_is_a_text() -> None:
+    forged = "\0" + "7:99"
+    assert large({"model": forged, "prompt": "x" * 100_000}, path=b"/completion").asked == {"model": forged}
+
+
+def test_an_option_of_megabytes_is_refused() -> None:
+    with pytest.raises(BodyTooLarge, match="'grammar'"):
+        large({"grammar": "x" * (asked.MAX_TEXT_BYTES + 1)})
+
+
+def test_a_stream_of_a_very_large_request_is_not_kept_for_another_try() -> None:
+    body = {"stream": True, "prompt": "x" * asked.MAX_CONTINUED_BYTES}
+    assert not large(body, path=b"/completion").continuable
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 400 + ".0"])
+def test_a_number_beyond_a_double_is_the_callers_mistake(number: str) -> None:
+    with pytest.raises(BadRequest, match="'temperature'"):
+        read(b'{"temperature": %b}' % number.encode())
+
+
+def test_only_small_bodies_are_read_for_those_who_may_ask_nothing_now() -> None:
+    def refuse(_: object) -> None:
+        raise Forbidden("not now")
+
+    stage = asked.before(lambda _: None, look=refuse, continuing=True)
+    assert stage(_exchange(b'{"a": 1}')) is None
+    with pytest.raises(Forbidden):
+        stage(_exchange(b"[" * (asked.SMALL_BYTES + 1)))

@@ -83,6 +83,46 @@ def test_white_space_round_a_value_is_not_of_it():
     assert read((b"Transfer-Encoding", b" chunked ")).chunked
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"h",
+        b"h:1",
+        b"192.0.2.1:80",
+        b"[::1]",
+        b"[2001:db8::1]:8005",
+        b"a_b.example",
+        b"h:",
+        b"",
+        b"xn--a.example",
+    ],
+)
+def test_a_host_is_a_name_or_an_address_with_or_without_a_port(host):
+    assert read((b"Host", host)).host == host
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"a b",
+        b"u@h",
+        b"http://h",
+        b"h/p",
+        b"h:x",
+        b"h:123456",
+        b"[::1",
+        b"::1",
+        b"a\xff",
+        b"%zz",
+        b"h:1:2",
+        b"a" * 256,
+    ],
+)
+def test_a_host_of_another_form_is_refused(host):
+    with pytest.raises(BadRequest, match="host"):
+        read((b"Host", host))
+
+
 def test_hosts_are_counted():
     assert [read(*[HOST] * count).hosts for count in range(3)] == [0, 1, 2]
 

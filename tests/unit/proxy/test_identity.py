@@ -303,7 +303,7 @@ def test_a_local_user_is_in_the_pool_of_users_and_cannot_choose_a_name():
     who.resolve(exchange)
     client = exchange.client
     assert (client.name, client.label, client.pool, client.key) == ("uid:1000", b"uid:1000", "user", None)
-    assert who.label("uid:1000") == b"uid:1000"
+    assert who.at("uid:1000").label == b"uid:1000"
 
 
 def test_only_named_users_are_proxies_on_the_unix_socket():

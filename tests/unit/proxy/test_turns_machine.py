@@ -151,6 +151,9 @@ class LateStore:
             assert verdict.outcome.over, "nobody else would give it back"
             self.machine.books.end(verdict.outcome, None, now_ns, refund=True)
 
+    def refused_locally(self, client: str, pool: str, tokens: int, now_ns: int) -> None:
+        """It knows nothing beforehand."""
+
     def configure(self, pools: Any, shared: Any) -> None:
         """The limiter is told by itself."""
 
