@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import click
-
+from supervisor.cli import output
 from supervisor.control.client import ControlClient
 from supervisor.errors import LlmsupError, TimedOut
 
@@ -42,13 +41,11 @@ def until(
             turn += 1
             if sys.stderr.isatty() and waited_s > SPIN_AFTER_S:
                 shown = True
-                click.echo(
-                    f"\r{SPINNER[turn % 4]} {name} is {now['state']:<10} {waited_s:.0f} s", err=True, nl=False
-                )
+                output.spin(f"{SPINNER[turn % 4]} {name} is {now['state']:<10} {waited_s:.0f} s")
             time.sleep(POLL_S)
     finally:
         if shown:
-            click.echo("\r\033[K", err=True, nl=False)
+            output.clear()
     raise TimedOut(f"{name} was not {what} within {timeout_s:g} s", hint="see: llmsup status")
 
 

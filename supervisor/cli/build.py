@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from supervisor.cli import output
+from supervisor.printable import lines
+
 if TYPE_CHECKING:
     import rich.progress
 
@@ -54,7 +57,7 @@ def command(
         raise click.UsageError("--print-path and --json exclude each other")
     with _interruptible():
         built = _build(backend, source, jobs, force)
-    click.echo(_report(built, named=source is not None, print_path=print_path, as_json=as_json))
+    output.echo(_report(built, named=source is not None, print_path=print_path, as_json=as_json))
 
 
 def _build(backend: str, source_path: Path | None, jobs: int | None, force: bool) -> "Built":
@@ -110,7 +113,7 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("llmsup: build interrupted; what is compiled is kept: run it again to continue", err=True)
+        output.echo("llmsup: build interrupted; what is compiled is kept: run it again to continue", err=True)
         raise SystemExit(INTERRUPTED) from None
     finally:
         for number, handler in before.items():
@@ -137,7 +140,7 @@ class Plain:
     def say(self, text: str) -> None:
         self._started = self._at = self._now()
         self._percent = 0
-        print(text, file=self._out, flush=True)
+        print(lines(text), file=self._out, flush=True)
 
     def step(self, done: int, total: int) -> None:
         percent = 100 * done // total
@@ -171,7 +174,7 @@ class Drawn:
     def say(self, text: str) -> None:
         self._stop()
         self._phase = text
-        self._console.print(text, markup=False)
+        self._console.print(lines(text), markup=False)
 
     def step(self, done: int, total: int) -> None:
         if self._bar is None:

@@ -2,7 +2,7 @@
 
 import click
 
-from supervisor.cli import completing, context
+from supervisor.cli import completing, context, output
 
 
 @click.command("cancel")
@@ -20,6 +20,6 @@ def command(request_id: str) -> None:
     from urllib.parse import quote
 
     ended = context.client().post(f"/cancel?id={quote(request_id, safe='')}")["cancelled"]
-    click.echo(
+    output.echo(
         f"{request_id} is cancelled" if ended == 1 else f"{request_id}: {ended} requests are cancelled"
     )

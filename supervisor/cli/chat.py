@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli import completing, context
+from supervisor.cli import completing, context, output
 from supervisor.errors import ConfigError, LlmsupError, NotRunning
 
 SILENCE_S = 300.0
@@ -53,16 +53,16 @@ def command(
     try:
         for event in _events(body):
             if as_json:
-                click.echo(json.dumps(event))
+                output.echo(json.dumps(event))
             elif piece := _piece(event):
-                click.echo(piece, nl=False)
+                output.echo(piece, nl=False)
                 said = True
     except LlmsupError:
         if said:  # what is wrong goes on a line of its own
-            click.echo()
+            output.echo()
         raise
     if said:
-        click.echo()
+        output.echo()
 
 
 def _events(body: dict[str, Any]) -> Iterator[dict[str, Any]]:

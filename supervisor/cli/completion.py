@@ -2,6 +2,8 @@
 
 import click
 
+from supervisor.cli import output
+
 VARIABLE = "_LLMSUP_COMPLETE"  # set by the script; click answers when it is
 
 
@@ -26,4 +28,4 @@ def command(shell: str) -> None:
 
     complete = get_completion_class(shell)
     assert complete is not None  # noqa: S101  click has these three
-    click.echo(complete(root, {}, "llmsup", VARIABLE).source())
+    output.echo(complete(root, {}, "llmsup", VARIABLE).source())

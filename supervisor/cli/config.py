@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from supervisor.cli import output
 from supervisor.cli.config_init import init
 
 if TYPE_CHECKING:  # pydantic costs tenths of a second; only `check` itself pays
@@ -54,12 +55,12 @@ def check(context: click.Context, path: Path | None, as_json: bool) -> None:
     except ConfigError as error:
         if not as_json:
             raise
-        click.echo(json.dumps({"ok": False, "errors": _errors(error), "warnings": []}))
+        output.echo(json.dumps({"ok": False, "errors": _errors(error), "warnings": []}))
         context.exit(ConfigError.exit_code)
     found = list(notices(loaded))
     if as_json:
         warnings = [{"key": notice.key, "message": notice.message} for notice in found]
-        click.echo(json.dumps({"ok": True, "errors": [], "warnings": warnings}))
+        output.echo(json.dumps({"ok": True, "errors": [], "warnings": warnings}))
     else:
         _print(loaded, found)
 
@@ -98,12 +99,12 @@ def show(context: click.Context, keys: tuple[str, ...], changed: bool, as_json: 
             key: {"value": one.value, "source": one.source, "secret": one.secret}
             for key, one in found.items()
         }
-        click.echo(json.dumps({"config": str(loaded.path), "values": values}, default=str))
+        output.echo(json.dumps({"config": str(loaded.path), "values": values}, default=str))
         return
-    click.echo(f"# {click.format_filename(loaded.path)}")
+    output.echo(f"# {loaded.path}")
     for key, one in found.items():
         source = one.source.replace(f"{loaded.path}:", "line ")
-        click.echo(f"{f'{key}: {one.text}':<50}  {click.style(f'# {source}', dim=True)}")
+        output.echo(f"{f'{key}: {one.text}':<50}  {output.style(f'# {source}', dim=True)}")
 
 
 @command.command(name="schema")
@@ -116,17 +117,15 @@ def schema() -> None:
     """
     from supervisor.settings.jsonschema import text
 
-    click.echo(text(), nl=False)
+    output.echo(text(), nl=False)
 
 
 def _print(loaded: "Loaded", found: "list[Notice]") -> None:
     settings = loaded.settings
     for notice in found:
-        click.echo(f"warning: {notice}", err=True)
+        output.echo(f"warning: {notice}", err=True)
     count = len(settings.models)
-    click.echo(
-        f"OK: {click.format_filename(loaded.path)} ({count} model{'s' * (count != 1)}, default {settings.default_model})"
-    )
+    output.echo(f"OK: {loaded.path} ({count} model{'s' * (count != 1)}, default {settings.default_model})")
 
 
 def _config_option(context: click.Context) -> str | None:

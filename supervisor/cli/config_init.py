@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from supervisor.cli.output import echo
+
 if TYPE_CHECKING:
     from supervisor.proc.gguf import Header
     from supervisor.proc.starter import Start
@@ -79,8 +81,8 @@ def init(model: Path, output: Path, force: bool) -> None:
         ("threads", threads, _why_threads(threads)),
         ("limit_mb", start.limit_mb, start.why_limit),
     ):
-        click.echo(f"{f'{key}: {value}':<22} {why}")
-    click.echo(f"\nwritten: {output}\nnext: llmsup --config {shlex.quote(str(output))} start")
+        echo(f"{f'{key}: {value}':<22} {why}")
+    echo(f"\nwritten: {output}\nnext: llmsup --config {shlex.quote(str(output))} start")
 
 
 def _header(model: Path) -> "Header":

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from supervisor import secure_path
+from supervisor.cli import output
 from supervisor.control.client import ControlClient
 from supervisor.control.rundir import RunDir
 from supervisor.settings import locate
@@ -41,8 +42,8 @@ def is_config_named() -> bool:
 def _warn_of_weakness(path: Path) -> None:
     weak = secure_path.weakness(path)
     if weak is not None:
-        warning = click.style("warning:", fg="yellow", bold=True)
-        click.echo(f"{warning} others could have written {path}: {weak} ({weak.remedy})", err=True)
+        warning = output.style("warning:", fg="yellow", bold=True)
+        output.echo(f"{warning} others could have written {path}: {weak} ({weak.remedy})", err=True)
 
 
 def run_dir() -> RunDir:

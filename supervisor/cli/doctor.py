@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import context, output
 from supervisor.doctor import host, models, permissions, service
 from supervisor.doctor.finding import Finding, Level, fail, ok, warn
 from supervisor.errors import LlmsupError
@@ -45,18 +45,18 @@ def command(as_json: bool, path: str | None) -> None:
     warned = sum(finding.level is Level.WARN for finding in findings)
     if as_json:
         document = {"ok": not failed, "findings": [finding.as_dict() for finding in findings]}
-        click.echo(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
+        output.echo(json.dumps(document, indent=2 if sys.stdout.isatty() else None))
     else:
-        click.echo(f"\n{failed} to mend, {warned} to know, {len(findings) - failed - warned} well")
+        output.echo(f"\n{failed} to mend, {warned} to know, {len(findings) - failed - warned} well")
     if failed:
         click.get_current_context().exit(1)
 
 
 def _show(finding: Finding) -> None:
     word, colour = _SHOWN[finding.level]
-    click.echo(f"{click.style(word, fg=colour)}  {finding.title:<14} {finding.detail}")
+    output.echo(f"{output.style(word, fg=colour)}  {finding.title:<14} {finding.detail}")
     if finding.remedy:
-        click.echo(f"{'':<21}-> {finding.remedy}")
+        output.echo(f"{'':<21}-> {finding.remedy}")
 
 
 def examine(path: str | None) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from unicodedata import combining, east_asian_width
 from supervisor.cli.sight import Sight
 from supervisor.cli.status import span
 from supervisor.cli.tables import clean
+from supervisor.printable import one_line
 from supervisor.types import GIB, MIB
 
 LEAST_COLUMNS, LEAST_LINES = 80, 24
@@ -310,12 +311,7 @@ def _padded(text: str, width: int) -> str:
 
 
 def _fitted(line: Line, columns: int) -> Line:
-    return Line(cut(clean_of_controls(line.text), columns), line.colour, line.bold, line.marked, line.key)
-
-
-def clean_of_controls(text: str) -> str:
-    """With its columns as they are."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+    return Line(cut(one_line(line.text), columns), line.colour, line.bold, line.marked, line.key)
 
 
 def wide(text: str) -> int:

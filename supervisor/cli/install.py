@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from supervisor.cli import context, unitfile
+from supervisor.cli import context, output, unitfile
 from supervisor.errors import Conflict, LlmsupError, PermissionDenied
 
 if TYPE_CHECKING:
@@ -85,23 +85,23 @@ def command(
     if socket:
         units[unitfile.SOCKET] = unitfile.socket(at)
     if only_print:
-        click.echo("\n".join(unitfile.text(unit) for unit in units.values()), nl=False)
+        output.echo("\n".join(unitfile.text(unit) for unit in units.values()), nl=False)
         return
     _check(target)
     for name, unit in units.items():
         _write(target.folder / name, unitfile.stamped(unitfile.text(unit), name), force=force)
         _explain(unit)
     for note in _notes(at):
-        click.echo(f"note: {note}", err=True)
+        output.echo(f"note: {note}", err=True)
     begins = list(units) if socket else [unitfile.SERVICE]
     if enable:
         _call(target, "daemon-reload")
         _call(target, "enable", "--now", *reversed(begins))
-        click.echo(f"enabled and started; look with: {target.spoken} status llmsup")
+        output.echo(f"enabled and started; look with: {target.spoken} status llmsup")
         return
-    click.echo("\nnext:")
+    output.echo("\nnext:")
     for step in _steps(target, at, begins):
-        click.echo(f"  {step}")
+        output.echo(f"  {step}")
 
 
 def _settings() -> "Settings":
@@ -159,14 +159,14 @@ def _write(path: Path, text: str, *, force: bool) -> None:
     """
     if os.path.lexists(path):
         if _read(path) == text:
-            click.echo(f"{path} is as it should be already")
+            output.echo(f"{path} is as it should be already")
             return
         _yield_place(path, force=force)
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(text, "utf-8")
     fresh.chmod(0o644)
     fresh.replace(path)
-    click.echo(f"written: {path}\n")
+    output.echo(f"written: {path}\n")
 
 
 def _read(path: Path) -> str:
@@ -188,22 +188,22 @@ def _yield_place(path: Path, *, force: bool) -> None:
         )
     kept = path.with_name(f"{path.name}.bak")
     os.replace(path, kept)
-    click.echo(f"kept: {kept}")
+    output.echo(f"kept: {kept}")
 
 
 def _explain(unit: unitfile.Unit) -> None:
     """Each line, and behind the first of those that belong together why it is there."""
     for name, entries in unit:
-        click.secho(f"[{name}]", bold=True)
+        output.echo(output.style(f"[{name}]", bold=True))
         for entry in entries:
             for number, (key, value) in enumerate(entry.lines):
                 why = entry.why if number == 0 else ""
                 line = f"  {key}={value}"
                 if why and len(line) > 44:
-                    click.echo(line)
+                    output.echo(line)
                     line = ""
-                click.echo(f"{line:<46}{click.style(why, dim=True)}".rstrip())
-    click.echo()
+                output.echo(f"{line:<46}{output.style(why, dim=True)}".rstrip())
+    output.echo()
 
 
 def _notes(at: unitfile.Installation) -> Iterator[str]:
@@ -270,7 +270,7 @@ def _uninstall(target: Target, *, force: bool) -> None:
         path for name in (unitfile.SOCKET, unitfile.SERVICE) if os.path.lexists(path := target.folder / name)
     ]
     if not there:
-        click.echo(f"nothing to remove: {target.folder} has no unit of llmsup")
+        output.echo(f"nothing to remove: {target.folder} has no unit of llmsup")
         return
     for path in there:  # all or none
         if not force and not unitfile.untouched(_read(path)):
@@ -279,6 +279,6 @@ def _uninstall(target: Target, *, force: bool) -> None:
     for path in there:
         _yield_place(path, force=force)
         path.unlink(missing_ok=True)
-        click.echo(f"removed: {path}")
+        output.echo(f"removed: {path}")
     _call(target, "daemon-reload")
-    click.echo("state, logs and configuration are still there")
+    output.echo("state, logs and configuration are still there")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from supervisor.cli import completing, context, tables
+from supervisor.cli import completing, context, output, tables
 from supervisor.cli.tables import Cell, Column, Row
 from supervisor.errors import LlmsupError, NotFound, NotRunning
 from supervisor.keys import key as keys
@@ -84,8 +84,8 @@ def create(
         models=only,
     )
     text, made = store.create(_file(), wanted)
-    click.echo(text)
-    click.echo(f"key {made.name} ({made.id}): keep it now, it cannot be shown again", err=True)
+    output.echo(text)
+    output.echo(f"key {made.name} ({made.id}): keep it now, it cannot be shown again", err=True)
     _tell_daemon()
 
 
@@ -103,10 +103,10 @@ def list_keys(as_json: bool) -> None:
     now = datetime.now(UTC)
     if as_json:
         rows = [key.told() | {"expired": key.expired(now)} for key in present]
-        click.echo(json.dumps({"keys": rows}, indent=2 if sys.stdout.isatty() else None))
+        output.echo(json.dumps({"keys": rows}, indent=2 if sys.stdout.isatty() else None))
         return
     if not present:
-        click.echo("there are no keys")
+        output.echo("there are no keys")
         return
     tables.show(_COLUMNS, [_row(key, now) for key in present])
 
@@ -128,7 +128,7 @@ def revoke(name: str) -> None:
       llmsup keys revoke ci
     """
     gone = store.revoke(_file(), name)
-    click.echo(f"key {gone.name} ({gone.id}) is revoked")
+    output.echo(f"key {gone.name} ({gone.id}) is revoked")
     _tell_daemon()
 
 
@@ -155,7 +155,7 @@ def _tell_daemon() -> None:
     except NotRunning:
         return
     except LlmsupError as exc:
-        click.echo(f"llmsup could not be told; it looks by itself every second: {exc}", err=True)
+        output.echo(f"llmsup could not be told; it looks by itself every second: {exc}", err=True)
         return
     if told["refused"]:
-        click.echo(f"llmsup accepts no key: {told['refused']}", err=True)
+        output.echo(f"llmsup accepts no key: {told['refused']}", err=True)

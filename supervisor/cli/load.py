@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli import awaited, completing, context
+from supervisor.cli import awaited, completing, context, output
 
 
 @click.command("load")
@@ -34,7 +34,7 @@ def command(name: str, timeout_s: float) -> None:
     client = context.client()
     client.post(f"/load?model={quote(name, safe='')}")
     now = awaited.until(client, name, _ready, timeout_s=timeout_s, what="ready")
-    click.echo(f"{name} is READY (pid {now['pid']})")
+    output.echo(f"{name} is READY (pid {now['pid']})")
 
 
 def _ready(now: dict[str, Any]) -> bool:

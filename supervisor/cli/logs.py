@@ -1,5 +1,6 @@
 """`llmsup logs [MODEL] [-f] [-n N]`: read from the file, so it works with and without a daemon."""
 
+import codecs
 import os
 import select
 import sys
@@ -10,6 +11,7 @@ from typing import BinaryIO
 
 import click
 
+from supervisor import printable
 from supervisor.cli import completing, context
 from supervisor.errors import LlmsupError, NotFound
 
@@ -34,7 +36,8 @@ Write = Callable[[bytes], object]
 def command(model: str | None, follow: bool, lines: int, daemon: bool, errors: bool) -> None:
     """Print llama-server's output (of the default model, or MODEL), with and without a running daemon.
 
-    -f goes on over restarts of llama-server and of llmsup, and over rotated files; Ctrl-C ends it.
+    -f goes on over restarts of llama-server and of llmsup, and over rotated files; Ctrl-C ends it. On a terminal,
+    controls are shown (\\x1b); a pipe or a file gets the bytes as they are.
 
     \b
     Examples:
@@ -45,12 +48,13 @@ def command(model: str | None, follow: bool, lines: int, daemon: bool, errors: b
     path = _path(model, daemon=daemon, errors=errors)
     if not path.exists() and not follow:
         raise LlmsupError(f"nothing has been logged yet ({path})", hint="is it running? llmsup status")
-    out = sys.stdout.buffer
-    position = _print_tail(path, lines, out.write)
-    out.flush()
+    write = _flushing(sys.stdout.buffer)
+    if sys.stdout.isatty():
+        write = _shown(write, sys.stdout.encoding or "utf-8")
+    position = _print_tail(path, lines, write)
     if follow:
         try:
-            _follow(path, position, _flushing(out))
+            _follow(path, position, write)
         except KeyboardInterrupt:
             return
 
@@ -61,6 +65,16 @@ def _flushing(out: BinaryIO) -> Write:
         out.flush()
 
     return write
+
+
+def _shown(write: Write, encoding: str) -> Write:
+    """What llama-server says holds clients' bytes: those that would command the terminal are shown as text."""
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")  # a character may come in two pieces
+
+    def show(data: bytes) -> None:
+        write(printable.lines(decoder.decode(data)).encode(encoding, "backslashreplace"))
+
+    return show
 
 
 def _reader_left() -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from supervisor import __version__
-from supervisor.cli import streams
+from supervisor.cli import output, streams
 from supervisor.errors import BuildError, LlmsupError
 
 if TYPE_CHECKING:
@@ -143,16 +144,16 @@ def run(arguments: Sequence[str]) -> int:
         code = root.main(args=list(arguments), prog_name="llmsup", standalone_mode=False)
     except click.exceptions.Abort:
         if sys.stderr.isatty():
-            click.echo(err=True)  # below the ^C
+            output.echo(err=True)  # below the ^C
         code = _say("interrupted", INTERRUPTED)
     except click.ClickException as exc:
         with contextlib.suppress(OSError):  # a full disk behind stderr: the exit code says it
-            exc.show()
+            output.echo(_told(exc), err=True, nl=False)
         code = exc.exit_code
     except LlmsupError as exc:
         if isinstance(exc, BuildError) and exc.detail:
             with contextlib.suppress(OSError):
-                click.echo(exc.detail, err=True)
+                output.echo(exc.detail, err=True)
         code = _say(str(exc), exc.exit_code)
     except SystemExit as exc:
         # 1 is click's answer to EPIPE: the reader (head, less) has left, which is no error. Verbs say others.
@@ -166,6 +167,13 @@ def run(arguments: Sequence[str]) -> int:
             raise
         code = _say_defect(exc)
     return code if isinstance(code, int) else 0
+
+
+def _told(error: click.ClickException) -> str:
+    """As click says it: the usage, what is wrong, and where help is. An argument may be a file name of anybody's."""
+    words = io.StringIO()
+    error.show(words)
+    return words.getvalue()
 
 
 _REMEDIES = {
@@ -201,7 +209,7 @@ def _say_defect(error: Exception) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    prefix = click.style("llmsup: error:", fg="red", bold=True)
+    prefix = output.style("llmsup: error:", fg="red", bold=True)
     with contextlib.suppress(OSError):
-        click.echo(f"{prefix} {message}", err=True, color=False if streams.colourless() else None)
+        output.echo(f"{prefix} {message}", err=True)
     return code

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli import context, tables
+from supervisor.cli import context, output, tables
 from supervisor.cli.tables import Cell, Column, Row
 from supervisor.errors import ConfigError, NotRunning
 from supervisor.types import GIB, MIB
@@ -45,7 +45,7 @@ def command(as_json: bool) -> None:
         states = {}
     rows = [_row(name, settings, states.get(name)) for name in settings.models]
     if as_json:
-        click.echo(json.dumps(rows, indent=2 if sys.stdout.isatty() else None))
+        output.echo(json.dumps(rows, indent=2 if sys.stdout.isatty() else None))
         return
     tables.show(_COLUMNS, [_told(row) for row in rows])
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import context, output
 
 TIMEOUT_S = 30.0  # the file may be on a slow server
 _COLOURS = {"-": "red", "+": "green"}
@@ -26,7 +26,7 @@ def command(dry_run: bool) -> None:
     """
     answer = context.client(TIMEOUT_S).post("/reload?dry_run=1" if dry_run else "/reload")
     for line in page(answer, dry_run=dry_run):
-        click.echo(line)
+        output.echo(line)
 
 
 def page(answer: dict[str, Any], *, dry_run: bool = False) -> Iterator[str]:
@@ -54,4 +54,4 @@ def page(answer: dict[str, Any], *, dry_run: bool = False) -> Iterator[str]:
 def _diff(change: dict[str, Any]) -> Iterator[str]:
     for sign, value in (("-", change["old"]), ("+", change["new"])):
         if value is not None:
-            yield click.style(f"{sign} {change['key']}: {value}", fg=_COLOURS[sign])
+            yield output.style(f"{sign} {change['key']}: {value}", fg=_COLOURS[sign])

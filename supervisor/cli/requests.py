@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli import context, tables
+from supervisor.cli import context, output, tables
 from supervisor.cli.status import span
 from supervisor.cli.tables import Column, Row
 
@@ -36,10 +36,10 @@ def command(as_json: bool) -> None:
     """
     rows = context.client().get("/requests")["requests"]
     if as_json:
-        click.echo(json.dumps(rows, indent=2 if sys.stdout.isatty() else None))
+        output.echo(json.dumps(rows, indent=2 if sys.stdout.isatty() else None))
         return
     if not rows:
-        click.echo("no request is in flight")
+        output.echo("no request is in flight")
         return
     tables.show(_COLUMNS, [_row(row) for row in rows])
 

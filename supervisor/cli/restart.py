@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli import awaited, completing, context
+from supervisor.cli import awaited, completing, context, output
 from supervisor.errors import LlmsupError
 
 
@@ -47,4 +47,4 @@ def command(model: str | None, timeout_s: float) -> None:
         return bool(now["generation"] > generation and now["state"] == "READY")
 
     now = awaited.until(client, name, reached, timeout_s=timeout_s, what="ready")
-    click.echo(f"{name} is READY (generation {now['generation']}, pid {now['pid']})")
+    output.echo(f"{name} is READY (generation {now['generation']}, pid {now['pid']})")

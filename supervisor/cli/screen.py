@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Self
 
-import click
-
-from supervisor.cli import streams
+from supervisor.cli import output, streams
 from supervisor.cli.frame import Line
 
 # The alternate screen, the cursor hidden, no wrapping; and back.
@@ -104,7 +102,7 @@ class Screen:
         return size.columns or 80, size.lines or 24
 
     def draw(self, lines: Sequence[Line]) -> None:
-        fresh = [styled(line) for line in lines]
+        fresh = [output.painted(styled(line)) for line in lines]
         before = self._shown if len(self._shown) == len(fresh) else []
         pieces = [] if before else ["\x1b[2J"]
         for number, text in enumerate(fresh):
@@ -136,7 +134,7 @@ def styled(line: Line) -> str:
         return line.text
     if line.colour is None and not line.bold and not line.marked:
         return line.text
-    return click.style(line.text, fg=line.colour, bold=line.bold or None, reverse=line.marked or None)
+    return output.style(line.text, fg=line.colour, bold=line.bold or None, reverse=line.marked or None)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import context, output
 from supervisor.errors import LlmsupError, TimedOut
 
 DEFAULT_TIMEOUT_S = 600.0
@@ -63,7 +63,7 @@ def command(timeout_s: float) -> None:
         host, port = context.listen()
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         scheme = "http" if loaded.settings.tls.cert_file is None else "https"
-        click.echo(
+        output.echo(
             f"llmsup is ready: {scheme}://{where} (pid {process.pid}, {time.monotonic() - begun:.1f} s)"
         )
         return
@@ -133,7 +133,7 @@ def _wait(process: "subprocess.Popen[bytes]", ready: int, timeout_s: float) -> s
                 return os.read(ready, 64 * 1024).decode("utf-8", "replace").strip()
             turn += 1
             if sys.stderr.isatty() and turn > 3:
-                click.echo(f"\r{SPINNER[turn % 4]} loading the model ...", err=True, nl=False)
+                output.spin(f"{SPINNER[turn % 4]} loading the model ...")
         return None
     except KeyboardInterrupt:
         error = LlmsupError(
@@ -144,7 +144,7 @@ def _wait(process: "subprocess.Popen[bytes]", ready: int, timeout_s: float) -> s
     finally:
         os.close(ready)
         if sys.stderr.isatty() and turn > 3:
-            click.echo("\r\033[K", err=True, nl=False)
+            output.clear()
 
 
 def _size(path: Path) -> int:

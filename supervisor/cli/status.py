@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli import context, tables
+from supervisor.cli import context, output, tables
 from supervisor.cli.tables import Cell, Column, Row
 
 _COLOURS = {"READY": "green", "FAILED": "red", "CRASHLOOP": "red", "UNKILLABLE": "red", "STOPPED": None}
@@ -43,10 +43,10 @@ def command(as_json: bool) -> None:
     """
     state = context.client().get("/status")
     if as_json:
-        click.echo(json.dumps(state, indent=2 if sys.stdout.isatty() else None))
+        output.echo(json.dumps(state, indent=2 if sys.stdout.isatty() else None))
         return
     for line in above(state):
-        click.echo(line)
+        output.echo(line)
     tables.show(_COLUMNS, [_row(model) for model in state["models"]])
 
 
@@ -61,21 +61,21 @@ def above(state: dict[str, Any]) -> Iterator[str]:
     yield _heading(state)
     if refused := state.get("config_error"):
         since = f"the configuration was edited and is wrong; the one before is in force (since {refused['since']})"
-        yield click.style(since, fg="red")
+        yield output.style(since, fg="red")
         yield from (f"    {line}" for line in refused["message"].splitlines())
     if pending := state.get("config_pending"):
-        yield click.style(
+        yield output.style(
             f"in the configuration, but only from the next start on: {', '.join(pending)}", fg="yellow"
         )
     if state["memory"]["warning"]:
-        yield click.style(f"memory above the limit: {state['memory']['warning']}", fg="red")
+        yield output.style(f"memory above the limit: {state['memory']['warning']}", fg="red")
     if state["deaths"]["error"]:
         yield f"the last deaths are not on the disk: {state['deaths']['error']}"
     if state.get("keys", {}).get("error"):
-        yield click.style(f"no API key is accepted: {state['keys']['error']}", fg="red")
+        yield output.style(f"no API key is accepted: {state['keys']['error']}", fg="red")
     store = state.get("limits", {}).get("store")
     if store and store["state"] == "away":
-        yield click.style(
+        yield output.style(
             f"limits: {store['url']} is away since {store['since']} ({store['reason']}); on_store_failure: {store['on_failure']}",
             fg="yellow",
         )

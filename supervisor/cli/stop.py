@@ -4,7 +4,7 @@ import time
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import context, output
 from supervisor.errors import NotRunning, TimedOut
 
 SLACK_S = 60.0  # beyond the drain: the kill ladder takes 17 s at most, closing a second
@@ -41,7 +41,7 @@ def command(now: bool, timeout_s: float | None) -> None:
                 f"llmsup (pid {run_dir.pid()}) has not ended yet", hint="hurry it with: llmsup stop --now"
             )
         time.sleep(POLL_S)
-    click.echo("llmsup has stopped")
+    output.echo("llmsup has stopped")
 
 
 def _enough() -> float:

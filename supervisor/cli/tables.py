@@ -3,17 +3,19 @@
 rich costs tens of milliseconds of import, so only who looks at a terminal pays for it.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import click
-
-from supervisor.cli import streams
+from supervisor.cli import output, streams
+from supervisor.printable import one_line
 
 GAP = "  "  # between plain columns; no cell holds two spaces in a row
 EMPTY = "-"  # for what there is not, so that a line has as many columns as the head
 NOTE_INDENT = "    "
+_SPACE = " \t\r\n"
+_SPACES = re.compile(f"[{_SPACE}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def show(columns: Sequence[Column], rows: Sequence[Row]) -> None:
         _draw(columns, rows)
         return
     for line in plain(columns, rows):
-        click.echo(line)
+        output.echo(line)
 
 
 def plain(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
@@ -60,7 +62,7 @@ def plain(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
     for row, line in zip(rows, texts[1:], strict=True):
         yield _line(columns, line, widths)
         for note in row.notes:
-            yield click.style(f"{NOTE_INDENT}{clean(note.text)}", fg=note.colour)
+            yield output.style(f"{NOTE_INDENT}{clean(note.text)}", fg=note.colour)
 
 
 def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]) -> str:
@@ -78,8 +80,8 @@ def _cell(cell: str | Cell) -> Cell:
 
 
 def clean(text: str) -> str:
-    """Without what could command a terminal, and with single spaces: it may be a client's word, or the child's."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    """On one line, with single spaces, and nothing that commands a terminal: it may be a client's word, or the child's."""
+    return one_line(" ".join(_SPACES.split(text.strip(_SPACE))))
 
 
 def wrapped(line: str, *, hang: int) -> str:
@@ -87,7 +89,7 @@ def wrapped(line: str, *, hang: int) -> str:
     from shutil import get_terminal_size
     from textwrap import fill
 
-    if not drawn() or len(line) <= (width := get_terminal_size().columns):
+    if not drawn() or len(output.unstyled(line)) <= (width := get_terminal_size().columns):
         return line
     return fill(line, max(width, 2 * hang), subsequent_indent=" " * hang, break_on_hyphens=False)
 

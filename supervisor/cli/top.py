@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import click
 
-from supervisor.cli import context
+from supervisor.cli import context, output
 from supervisor.cli.frame import View, all_of, frame
 from supervisor.cli.screen import ENDED, Screen
 from supervisor.cli.sight import Sight, Watch
@@ -67,9 +67,9 @@ def _print(watch: Watch, every_s: float, count: int | None, *, as_json: bool) ->
             sight = watch.look()
             looks += 1
             if as_json:
-                click.echo(json.dumps(sight.as_dict()))
+                output.echo(json.dumps(sight.as_dict()))
             else:
-                click.echo("\n".join(line.text.rstrip() for line in all_of(sight, PIPE_COLUMNS)) + "\n")
+                output.echo("\n".join(line.text.rstrip() for line in all_of(sight, PIPE_COLUMNS)) + "\n")
             if looks == count:
                 return
             time.sleep(every_s)

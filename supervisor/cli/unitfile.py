@@ -13,6 +13,7 @@ from pathlib import Path
 SERVICE, SOCKET = "llmsup.service", "llmsup.socket"
 STOP_MARGIN_S = 30  # for llama-server to end after the last answer, and for the logs to be written
 _STAMP = re.compile(r"# Written by `llmsup install` \(([0-9a-f]{16})\)\. Changes of your own: .*\n")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # systemd ends a line at \n, \r and NUL
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./$-]+\Z")
 
 
@@ -205,6 +206,7 @@ def _quoted(text: str) -> str:
     if _PLAIN.match(text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = _CONTROL.sub(lambda found: rf"\x{ord(found[0]):02x}", escaped)
     return f'"{escaped}"'
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from supervisor.cli import awaited, completing, context
+from supervisor.cli import awaited, completing, context, output
 
 
 @click.command("unload")
@@ -34,7 +34,7 @@ def command(name: str, timeout_s: float) -> None:
     client = context.client()
     client.post(f"/unload?model={quote(name, safe='')}")
     awaited.until(client, name, _gone, timeout_s=timeout_s, what="unloaded")
-    click.echo(f"{name} is unloaded")
+    output.echo(f"{name} is unloaded")
 
 
 def _gone(now: dict[str, Any]) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from supervisor.cli import completing, context, tables
+from supervisor.cli import completing, context, output, tables
 from supervisor.cli.status import span
 from supervisor.errors import LlmsupError, NotFound, PermissionDenied
 from supervisor.events import Death
+from supervisor.printable import one_line
 from supervisor.proc import deaths
 from supervisor.proc.autopsy import BY_WISH
 from supervisor.proc.deaths import Entry
@@ -52,7 +53,7 @@ def command(model: str | None, number: int, as_json: bool) -> None:
     chosen = _of_model(entries, model, state)[::-1]
     now = datetime.now(UTC)
     if as_json:
-        click.echo(
+        output.echo(
             json.dumps(_document(chosen, number, now, wrong), indent=2 if sys.stdout.isatty() else None)
         )
         return
@@ -60,9 +61,9 @@ def command(model: str | None, number: int, as_json: bool) -> None:
     if state is not None and state["deaths"]["error"]:
         notes.append(f"not on the disk yet, and lost if llmsup ends now: {state['deaths']['error']}")
     for note in notes:
-        click.echo(f"{click.style('note:', fg='yellow')} {note}")
+        output.echo(f"{output.style('note:', fg='yellow')} {note}")
     for line in _report(chosen, number, now, state, model):
-        click.echo(tables.wrapped(line, hang=LABEL))
+        output.echo(tables.wrapped(line, hang=LABEL))
 
 
 def _state() -> dict[str, Any] | None:
@@ -177,7 +178,7 @@ def _report(
 
 
 def _standing(one: dict[str, Any]) -> str:
-    line = f"{click.style(one['name'], bold=True)} is {one['state']} now"
+    line = f"{output.style(one['name'], bold=True)} is {one['state']} now"
     if one["next_try_s"] is not None:
         line += f", next try in {one['next_try_s']:.0f} s"
     return f"{line}; {one['degraded']}" if one["degraded"] else line
@@ -192,20 +193,20 @@ def _entry(entry: Entry, now: datetime, *, explained: bool) -> list[str]:
     """One death; what its cause means and what to do is said once."""
     death = entry.death
     local = death.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    cause = click.style(death.cause, fg=None if death.cause in BY_WISH else "red", bold=True)
-    heading = f"{cause}  {_plain(death.model)}  {local} ({_ago(now - death.at)})"
+    cause = output.style(death.cause, fg=None if death.cause in BY_WISH else "red", bold=True)
+    heading = f"{cause}  {one_line(death.model)}  {local} ({_ago(now - death.at)})"
     if death.cause in BY_WISH:
         return [f"{heading}, after {span(death.uptime_s)}"]
     words = remedy(death.cause, death.model, inside=death.inside)
     lines = [heading]
     if not explained:
         lines.append(f"  {words.meaning}")
-    lines.append(f"  what: {_plain(death.detail)}")
+    lines.append(f"  what: {one_line(death.detail)}")
     lines.append(f"  when: {_when(death)}")
     if death.degraded:
-        lines.append(f"  with: the {_plain(death.degraded)}")
+        lines.append(f"  with: the {one_line(death.degraded)}")
     lines += _evidence(entry)
-    lines.append(f"  then: llmsup {_plain(death.then)}")
+    lines.append(f"  then: llmsup {one_line(death.then)}")
     if words.todo and not explained:
         lines.append(f"  do:   {words.todo}")
     return lines
@@ -221,13 +222,8 @@ def _evidence(entry: Entry) -> list[str]:
     """The line that decided, if it says more than the detail does; else the last words."""
     death = entry.death
     if death.evidence:
-        return [] if death.evidence in death.detail else [f"  said: {_plain(death.evidence)}"]
-    return [f"  said: {_plain(line)}" for line in death.lines[-EVIDENCE_LINES:] if line.strip()]
-
-
-def _plain(text: str) -> str:
-    """Without what could command a terminal: the text may be the child's."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+        return [] if death.evidence in death.detail else [f"  said: {one_line(death.evidence)}"]
+    return [f"  said: {one_line(line)}" for line in death.lines[-EVIDENCE_LINES:] if line.strip()]
 
 
 def _ago(age: timedelta) -> str:

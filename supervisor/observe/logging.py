@@ -4,6 +4,7 @@ One entry goes to several places: stderr (when the daemon is in the foreground),
 llmsup-errors.log what is an error. llmsup-metrics.log gets its lines from `control.figures`, and llmsup-access.log from `proxy.accesslog`.
 """
 
+import io
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from structlog.typing import EventDict, Processor
 
 from supervisor.observe import redact
 from supervisor.observe.logfile import LogFile
+from supervisor.printable import lines
 
 GENERAL, ERRORS, METRICS = "llmsup.log", "llmsup-errors.log", "llmsup-metrics.log"
 ACCESS = "llmsup-access.log"
@@ -94,9 +96,14 @@ def set_level(level: str) -> None:
 def _renderer(*, console: bool, colours: bool) -> Processor:
     """Tracebacks without local variables: those hold what nobody wanted to say."""
     if console:
-        return structlog.dev.ConsoleRenderer(
-            colors=colours, exception_formatter=structlog.dev.plain_traceback
-        )
+        paint = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=_traceback)
+
+        def draw(logger: Any, name: str, entry: EventDict) -> str:
+            """Clients' and models' words command no terminal."""
+            safe = {key: lines(value) if isinstance(value, str) else value for key, value in entry.items()}
+            return paint(logger, name, safe)
+
+        return draw
     trace = structlog.processors.ExceptionRenderer(
         structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     )
@@ -106,6 +113,12 @@ def _renderer(*, console: bool, colours: bool) -> Processor:
         return to_json(logger, name, trace(logger, name, entry))
 
     return render
+
+
+def _traceback(out: TextIO, failure: Any) -> None:
+    words = io.StringIO()
+    structlog.dev.plain_traceback(words, failure)
+    out.write(lines(words.getvalue()))
 
 
 def _deliver_to(sinks: list[_Sink]) -> Processor:

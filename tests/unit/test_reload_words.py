@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import click
-
+from supervisor.cli import output
 from supervisor.cli.reload import page
 
 
@@ -15,7 +14,7 @@ def lines(*changes: dict[str, Any], applied: list[str] | None = None, last: Any 
     later = [one["key"] for one in changes if one["effect"].startswith("next start")]
     told = applied if applied is not None else [one["key"] for one in changes if one["key"] not in later]
     answer = {"applied": told, "at_next_start": later, "changes": list(changes), "last": last}
-    return click.unstyle("\n".join(page(answer))).splitlines()
+    return output.unstyled("\n".join(page(answer))).splitlines()
 
 
 def test_changes_are_grouped_by_their_effect() -> None:
@@ -60,7 +59,7 @@ def test_a_dry_run_says_so() -> None:
         "changes": [change("listen", "a:1", "a:2", "next start of llmsup")],
         "last": None,
     }
-    assert click.unstyle("\n".join(page(answer, dry_run=True))).splitlines() == [
+    assert output.unstyled("\n".join(page(answer, dry_run=True))).splitlines() == [
         "next start of llmsup:",
         "- listen: a:1",
         "+ listen: a:2",

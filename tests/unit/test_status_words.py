@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import click
 import pytest
 
+from supervisor.cli import output
 from supervisor.cli.status import page, span
 
 
@@ -25,7 +25,7 @@ def state(*, warning: str | None = None, **changes: Any) -> dict[str, Any]:
 
 
 def lines(**changes: Any) -> list[str]:
-    return click.unstyle("\n".join(page(state(**changes)))).splitlines()
+    return output.unstyled("\n".join(page(state(**changes)))).splitlines()
 
 
 def test_where_all_is_well_there_are_four_lines():
@@ -98,7 +98,7 @@ def test_a_refused_edit_and_what_waits_for_the_next_start_stand_below_the_headin
         "since": "2030-01-01T00:00:00+00:00",
     }
     told = [
-        click.unstyle(line)
+        output.unstyled(line)
         for line in page(state() | {"config_error": error, "config_pending": ["listen", "log.dir"]})
     ]
     assert told[1:6] == [
@@ -119,6 +119,6 @@ def test_a_store_of_limits_that_is_away_is_said():
         "reason": "refused",
         "on_failure": "local",
     }
-    told = click.unstyle("\n".join(page(state() | {"limits": {"store": store}})))
+    told = output.unstyled("\n".join(page(state() | {"limits": {"store": store}})))
     assert "limits: redis://h:1/0 is away since 12:00 (refused); on_store_failure: local" in told
     assert "limits" not in "\n".join(page(state() | {"limits": {"store": store | {"state": "connected"}}}))

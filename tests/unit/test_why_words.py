@@ -3,10 +3,9 @@
 import json
 from datetime import UTC, datetime, timedelta
 
-import click
 import pytest
 
-from supervisor.cli import why
+from supervisor.cli import output, why
 from supervisor.events import Death
 from supervisor.proc.deaths import Entry, boot_id
 from supervisor.types import MIB, Generation
@@ -35,7 +34,7 @@ def entry(cause="killed", ago_s=60.0, *, boot="", **changes):
 
 
 def report(*entries, number=5, state=None, model=None):
-    return click.unstyle("\n".join(why._report(entries, number, NOW, state, model)))
+    return output.unstyled("\n".join(why._report(entries, number, NOW, state, model)))
 
 
 def test_one_death_in_full():
