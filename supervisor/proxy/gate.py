@@ -22,7 +22,7 @@ from supervisor.proxy.breaker import Breaker, BreakerState
 from supervisor.proxy.forecast import ServiceTimes
 from supervisor.proxy.former import Former
 from supervisor.proxy.inflight import Exchange
-from supervisor.proxy.patience import Patience
+from supervisor.proxy.patience import Patience, hang_up_on_those_who_do_not_read
 from supervisor.proxy.retry import Retries, allowed, quarantined, reason_of
 from supervisor.proxy.suspects import Suspects
 from supervisor.proxy.ties import Ties
@@ -356,6 +356,8 @@ class Gate:
         # All of them: one that is asked again stands first in line, with the latest deadline.
         for exchange in [one for one in self.waiting if one.deadline <= now]:
             self._ties.reject(exchange, self._too_late(exchange, now))
+        if self.waiting:
+            hang_up_on_those_who_do_not_read(self.active, now)
         if self._pool is not None:
             self._patience.sweep(self._pool, now)
             if self.view.ready and self.breaker.due(now):

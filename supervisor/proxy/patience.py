@@ -3,13 +3,28 @@
 While the child uses the processor, everything waits on. Whether it hangs is for its instance to find out (`proc.hang`);
 if it does, it is replaced and what was inside is asked again. One answer is given up if the child has shown meanwhile that
 it lives, so that only this one does not come, or if the child hangs and may not be killed for it any more.
+
+A client that does not read its answer holds a slot for it; while others wait for one, it holds it for so long only.
 """
+
+from collections.abc import Iterable
 
 from supervisor.errors import UpstreamTimeout
 from supervisor.events import InstanceView
 from supervisor.proc.hang import Standing, longest_trial_s
+from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.stillness import Stillness
 from supervisor.proxy.upstream import Pool, Upstream
+
+UNREAD_S = (
+    3.0  # in all, of one answer; what kernels take in for a client (megabytes) is read as far as we can see
+)
+
+
+def hang_up_on_those_who_do_not_read(active: Iterable[Exchange], now: float) -> None:
+    """While others wait. In all, not at a time: who reads a little now and then holds the slot as well."""
+    for exchange in [one for one in active if one.connection.unread_s(now) > UNREAD_S]:
+        exchange.connection.hang_up()
 
 
 class Patience:

@@ -35,7 +35,17 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 class ClientConnection(RequestReader):
     """One client's connection. ``current`` is the request being answered."""
 
-    __slots__ = ("_half_closed", "_hold", "_queue", "_refusal", "current", "stalled_since", "write")
+    __slots__ = (
+        "_half_closed",
+        "_hold",
+        "_queue",
+        "_refusal",
+        "_unread",
+        "_unread_s",
+        "current",
+        "stalled_since",
+        "write",
+    )
 
     def __init__(self, handler: Handler) -> None:
         super().__init__(handler)
@@ -45,6 +55,8 @@ class ClientConnection(RequestReader):
         self._refusal: LlmsupError | None = None
         self.current: Exchange | None = None
         self.stalled_since: float | None = None
+        self._unread = b""  # the newest request whose answer was not read for a while
+        self._unread_s = 0.0  # for how long, before `stalled_since`
         self.write: Callable[[bytes], None]  # bytes of the current answer, as they are to go out
 
     def __repr__(self) -> str:
@@ -114,13 +126,27 @@ class ClientConnection(RequestReader):
         self._transport.write(CONTINUE)
         return True
 
+    def unread_s(self, now: float) -> float:
+        """For how long in all the current answer has waited for its client to read, in seconds."""
+        if self.current is None or self._unread != self.current.id:
+            return 0.0
+        return self._unread_s + (now - self.stalled_since if self.stalled_since is not None else 0.0)
+
+    def hang_up(self) -> None:
+        """Without another word: it does not read what we say."""
+        self._transport.abort()
+
     def pause_writing(self) -> None:
+        if self.current is not None and self._unread != self.current.id:
+            self._unread, self._unread_s = self.current.id, 0.0
         self.stalled_since = self._handler.now
         self._wait(Hold.OUTPUT)
         if self.current is not None and self.current.upstream is not None:
             self.current.upstream.pause()
 
     def resume_writing(self) -> None:
+        if self.stalled_since is not None:
+            self._unread_s += self._handler.now - self.stalled_since
         self.stalled_since = None
         self._go_on(Hold.OUTPUT)
         if self.current is not None and self.current.upstream is not None:

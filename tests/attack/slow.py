@@ -53,7 +53,7 @@ def non_readers(assault: Assault) -> None:
             "prompt": f"{assault.unique()} {number}",
             "n_predict": 1500,
             "ignore_eos": True,
-            "n_probs": 10,
+            "n_probs": 50,
             "stream": True,
         }
         return rawhttp.request("POST", "/completion", json.dumps(body))

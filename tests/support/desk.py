@@ -90,7 +90,7 @@ class Desk:
         self.gate.leave(exchange)
 
     def ask(self, *, needs_slot: bool = True, body: bytes = b"") -> Exchange:
-        exchange = Exchange(SimpleNamespace(current=None), b"POST", b"/", FIELDS, "")
+        exchange = Exchange(SimpleNamespace(current=None, unread_s=lambda _: 0.0), b"POST", b"/", FIELDS, "")
         exchange.body = body
         exchange.gate, exchange.needs_slot = self.gate, needs_slot
         try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.proxy import wire
+from supervisor.proxy import patience, wire
 from supervisor.types import KIB, MIB
 from tests.support import rawhttp
 from tests.support.proxyrig import until
@@ -101,6 +101,38 @@ def test_a_client_that_never_reads_is_cut(short, rig, upstream):
     until(lambda: upstream.left == ["/download"], "the upstream is told")
     _, was_reset = client.rest()
     assert was_reset or len(client.reader.buffer) < 100 * MIB
+
+
+def test_who_does_not_read_holds_no_slot_that_others_wait_for(make_rig, monkeypatch, upstream):
+    monkeypatch.setattr(patience, "UNREAD_S", 0.1)
+    rig = make_rig(slots=1)
+    still = rig.connect(receive_buffer=32 * KIB)
+    still.post(f"/download?bytes={100 * MIB}")
+    until(lambda: rig.stalled() == 1, "it stands")
+    before = rig.sweeps
+    until(lambda: rig.sweeps > before + 15, "longer than that")
+    assert upstream.left == []  # nobody waits
+    assert rig.connect(20).ask("/echo", b"me").status == 200
+    assert upstream.left == ["/download"]
+
+
+def test_to_read_a_little_now_and_then_is_not_enough(make_rig, monkeypatch, upstream):
+    monkeypatch.setattr(patience, "UNREAD_S", 0.3)
+    rig = make_rig(slots=1)
+    slow = rig.connect(receive_buffer=32 * KIB)
+    slow.post("/stream?events=100000000&size=20000")
+    until(lambda: rig.stalled() == 1, "it stands")
+    waiting = rig.connect(20)
+    waiting.post("/echo", b"me")
+
+    def read_a_little() -> bool:
+        try:
+            return not slow.sock.recv(4 * MIB) or bool(upstream.left)
+        except OSError:
+            return True
+
+    until(read_a_little, "it is cut all the same")
+    assert waiting.answer().status == 200
 
 
 def test_a_client_that_never_reads_its_last_answer_is_cut_too(short, rig):

@@ -171,6 +171,10 @@ class Connection:
     def write(self, data: bytes) -> None:
         """Nobody reads it."""
 
+    def unread_s(self, now: float) -> float:
+        """And nobody is held to account for that."""
+        return 0.0
+
     def ask(self, exchange: Exchange) -> None:
         if self.current is None:
             self.begin(exchange)
