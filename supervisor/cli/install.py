@@ -16,11 +16,12 @@ from supervisor.cli import context, output, unitfile
 from supervisor.errors import Conflict, LlmsupError, PermissionDenied
 
 if TYPE_CHECKING:
-    from supervisor.settings.schema import Settings
+    from supervisor.settings.load import Loaded
 
 SYSTEM_UNITS = Path("/etc/systemd/system")
 RUNS = Path("/run/systemd/system")  # sd_booted(3): it is there where systemd is in charge
 ACCOUNT = "llmsup"
+OWN_FOLDERS = (Path("/var/lib/llmsup"), Path("/var/cache/llmsup"), Path("/run/llmsup"))
 SYSTEMCTL_S = 120.0
 _KEPT = ("LLMSUP_CACHE_DIR", "LLMSUP_TRUSTED_UIDS", "XDG_CACHE_HOME", "XDG_STATE_HOME")
 WHERE_NOT = "write the unit elsewhere with --print, or run: llmsup start"
@@ -79,8 +80,8 @@ def command(
         _check(target)
         _uninstall(target, force=force)
         return
-    settings = _settings()
-    at = _installation(settings, None if user else run_as)
+    loaded = _loaded()
+    at = _installation(loaded, None if user else run_as)
     units = {unitfile.SERVICE: unitfile.service(at)}
     if socket:
         units[unitfile.SOCKET] = unitfile.socket(at)
@@ -104,14 +105,15 @@ def command(
         output.echo(f"  {step}")
 
 
-def _settings() -> "Settings":
+def _loaded() -> "Loaded":
     """Of the configuration the service is to run with; a mistake in it is better said now than by systemd."""
     from supervisor.settings.load import load
 
-    return load(context.config_path(), os.environ).settings
+    return load(context.config_path(), os.environ)
 
 
-def _installation(settings: "Settings", account: str | None) -> unitfile.Installation:
+def _installation(loaded: "Loaded", account: str | None) -> unitfile.Installation:
+    settings = loaded.settings
     script = Path(sys.executable).with_name("llmsup")
     readme = Path(__file__).parents[2] / "README.md"
     return unitfile.Installation(
@@ -122,7 +124,22 @@ def _installation(settings: "Settings", account: str | None) -> unitfile.Install
         account=account,
         environment=tuple(f"{name}={os.environ[name]}" for name in _KEPT if os.environ.get(name)),
         documentation=readme if readme.is_file() else None,
+        writable=tuple(_writable(loaded)) if account is not None else (),
     )
+
+
+def _writable(loaded: "Loaded") -> Iterator[Path]:
+    """Where the configuration has it write, outside of what systemd makes for it."""
+    settings = loaded.settings
+    named = {
+        "state_dir": settings.state_dir,
+        "log.dir": settings.log_dir,
+        "listen_unix": settings.listen_unix.parent if settings.listen_unix is not None else None,
+    }
+    for key, folder in named.items():
+        own = folder is None or any(folder.is_relative_to(one) for one in OWN_FOLDERS)
+        if folder is not None and not own and loaded.sources.get(key, "default") != "default":
+            yield folder
 
 
 def _target(*, user: bool) -> Target:
@@ -211,6 +228,9 @@ def _notes(at: unitfile.Installation) -> Iterator[str]:
     if at.account is not None:
         if not _exists(at.account):
             yield f"there is no user {at.account} yet"
+        for folder in at.writable:
+            if not folder.is_dir():
+                yield f"{folder} is not there; the service cannot make it: install -d -o {at.account} -m 700 {folder}"
         for path in (Path(at.command[0]), at.config):
             closed = _closed_to_others(path)
             if closed is not None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.cli import unit_sandbox
+
 SERVICE, SOCKET = "llmsup.service", "llmsup.socket"
 STOP_MARGIN_S = 30  # for llama-server to end after the last answer, and for the logs to be written
 _STAMP = re.compile(r"# Written by `llmsup install` \(([0-9a-f]{16})\)\. Changes of your own: .*\n")
@@ -19,7 +21,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./$-]+\Z")
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What differs between machines. ``account``: whose service it is; None: a service of the user's own manager."""
+    """What differs between machines. ``account``: whose service it is; None: a service of the user's own manager.
+
+    ``writable``: folders that the configuration names, outside of those that systemd makes for it.
+    """
 
     command: tuple[str, ...]
     config: Path
@@ -28,6 +33,7 @@ class Installation:
     account: str | None
     environment: tuple[str, ...] = ()
     documentation: Path | None = None
+    writable: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +104,11 @@ def service(at: Installation) -> Unit:
         _entry(
             "For llama-server's --mlock and its many threads.", LimitMEMLOCK="infinity", TasksMax="infinity"
         ),
-        _entry(
-            "It needs no privileges, and writes nothing to /usr, /boot and /etc."
-            if system
-            else "It needs no privileges.",
-            NoNewPrivileges="yes",
-            ProtectSystem="full" if system else None,
+        *(
+            Entry(lines, why)
+            for why, lines in unit_sandbox.lines(
+                system=system, writable=at.writable, quote=lambda path: _quoted(_percent(path))
+            )
         ),
     )
     wanted = "multi-user.target" if system else "default.target"

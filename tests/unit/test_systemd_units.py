@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from supervisor.settings.paths import DEFAULT_LISTEN
 from supervisor.settings.schema import Proxy
 
 UNITS = Path(__file__).parents[2] / "config/systemd"
+MAY_REPEAT = {"DeviceAllow", "SystemCallFilter"}  # each line adds
+MOST_EXPOSED = 3.0  # of 10; `systemd-analyze security` counts what a taken-over service could do
 NEEDS_SYSTEMD = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd is not installed here"
 )
@@ -42,8 +45,8 @@ def parsed(unit: str) -> dict[str, dict[str, str]]:
         elif line and not line.startswith("#"):
             key, equals, value = line.partition("=")
             assert equals, line
-            assert key not in section, f"{key} twice"
-            section[key] = value
+            assert key not in section or key in MAY_REPEAT, f"{key} twice"
+            section[key] = f"{section[key]}; {value}" if key in section else value
     return sections
 
 
@@ -72,7 +75,7 @@ def test_the_service_promises_what_the_daemon_keeps() -> None:
         "StateDirectory": "llmsup",
         "RuntimeDirectory": "llmsup",
         "NoNewPrivileges": "yes",
-        "ProtectSystem": "full",
+        "ProtectSystem": "strict",
         "ExecReload": "/bin/kill -HUP $MAINPID",
     }
     assert wanted.items() <= service.items()
@@ -153,3 +156,54 @@ def test_systemd_would_find_one(tmp_path: Path) -> None:
     with (tmp_path / unitfile.SERVICE).open("a") as file:
         file.write("[Service]\nWatchdogSecs=1\n")
     assert "WatchdogSecs" in " ".join(verified(tmp_path))
+
+
+@NEEDS_SYSTEMD
+def test_little_is_exposed_when_the_service_is_taken_over(tmp_path: Path) -> None:
+    unit = tmp_path / "llmsup.service"
+    unit.write_text(text(service(MACHINE)))
+    command = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        f"--threshold={10 * MOST_EXPOSED:.0f}",
+        str(unit),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    if "unrecognized option" in done.stderr:
+        pytest.skip("this systemd cannot judge a unit that is not installed")
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+def test_gpus_stay_usable() -> None:
+    unit = parsed(text(service(MACHINE)))["Service"]
+    for device in ("char-nvidia* rw", "char-drm rw", "char-kfd rw"):
+        assert device in unit["DeviceAllow"].split("; ")
+    # Each of these takes something from a GPU driver, or the memory limits of children from llmsup.
+    for key in (
+        "PrivateDevices",
+        "MemoryDenyWriteExecute",
+        "ProcSubset",
+        "PrivateUsers",
+        "ProtectControlGroups",
+    ):
+        assert key not in unit
+
+
+def test_a_users_own_service_has_what_needs_no_privileges() -> None:
+    unit = parsed(text(service(MINE)))["Service"]
+    assert (unit["NoNewPrivileges"], unit["RestrictNamespaces"]) == ("yes", "yes")
+    assert not {"ProtectSystem", "DeviceAllow", "CapabilityBoundingSet", "PrivateTmp"} & set(unit)
+
+
+def test_folders_that_the_configuration_names_stay_writable() -> None:
+    at = replace(MACHINE, writable=(Path("/data/my state"), Path("/srv/100%")))
+    unit = parsed(text(service(at)))["Service"]
+    assert unit["ReadWritePaths"] == '"-/data/my state" -/srv/100%%'
+    assert "ReadWritePaths" not in parsed(text(service(MACHINE)))["Service"]
+
+
+def test_no_path_ends_a_line_of_the_unit() -> None:
+    for separator in ("\n", "\r", "\x0b", "\x1b"):
+        line = word(f"/x{separator}ExecStartPre=/evil")
+        assert separator not in line
