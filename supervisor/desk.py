@@ -22,6 +22,7 @@ from supervisor.observe.logging import DaemonLogs
 from supervisor.parts import Parts
 from supervisor.proc.deaths import dump
 from supervisor.proc.lineup import Terms
+from supervisor.ratelimit.pools import OF_KEYS
 from supervisor.reload import Reloader
 from supervisor.settings.load import Loaded
 
@@ -99,7 +100,10 @@ class Desk:
     def clients(self) -> list[dict[str, Any]]:
         limiter, now_ns = self._parts.limits.limiter, self._clock.now_ns()
         known = {
-            client: {"pool": pool, "limits": clients.use_of(limiter.standings(client, pool, now_ns))}
+            client: {
+                "pool": pool.removesuffix(OF_KEYS),
+                "limits": clients.use_of(limiter.standings(client, pool, now_ns)),
+            }
             for client, pool in limiter.lately(CLIENTS_SHOWN)
         }
         return clients.table(self._parts.in_flight.rows, known)
@@ -145,8 +149,8 @@ class Desk:
 
     # ---- changing
 
-    def cancel(self, request_id: str) -> int:
-        ended = self._parts.pipeline.cancel_by_id(request_id.encode("latin-1", "replace"))
+    def cancel(self, request_id: str, number: int | None = None) -> int:
+        ended = self._parts.pipeline.cancel_by_id(request_id.encode("latin-1", "replace"), number)
         if not ended:
             raise NotFound(f"no request {request_id!r} is in flight", hint="see: llmsup requests")
         self._around.chronicle.action("cancel", request_id)

@@ -5,7 +5,9 @@
     │   ├── BadRequest           400 bad_request
     │   ├── Unauthorized         401 unauthorized
     │   ├── Forbidden            403 forbidden
+    │   │   └── OriginNotAllowed     403 origin_not_allowed
     │   ├── NotFound             404 model_not_found
+    │   ├── MisdirectedRequest   421 misdirected_request
     │   ├── Quarantined          422 request_quarantined
     │   ├── RequestTimeout       408 request_timeout
     │   ├── BodyTooLarge         413 body_too_large
@@ -25,7 +27,7 @@
         ├── NotRunning           exit 3
         ├── PermissionDenied     exit 4
         ├── TimedOut             exit 5
-        └── Conflict             exit 7
+        └── Conflict             exit 7 (409 on the control API)
 
 A class carries its HTTP status, OpenAI ``type`` and ``code``, exit code and hint; an instance may
 replace the hint. Foreign exceptions are mapped to these where they enter, never further up.
@@ -77,10 +79,19 @@ class Forbidden(CallerError):
     code = "forbidden"
 
 
+class OriginNotAllowed(Forbidden):
+    code = "origin_not_allowed"
+
+
 class NotFound(CallerError):
     status = 404
     type = "not_found_error"
     code = "model_not_found"
+
+
+class MisdirectedRequest(CallerError):
+    status = 421
+    code = "misdirected_request"
 
 
 class Quarantined(CallerError):
@@ -186,5 +197,6 @@ class TimedOut(ServiceError):
 
 
 class Conflict(ServiceError):
+    status = 409
     exit_code = 7
     code = "conflict"

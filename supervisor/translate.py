@@ -2,8 +2,10 @@
 
 import contextlib
 import resource
+import socket
 from collections.abc import Mapping
 
+from supervisor.control import page
 from supervisor.control.rundir import RunDir
 from supervisor.proc import profile
 from supervisor.proc.command import CACHE_RAM_SHARE, HTTP_THREADS_SPARE, ModelSpec
@@ -12,9 +14,11 @@ from supervisor.proxy.bounds import Bounds, RetryBounds
 from supervisor.proxy.breaker import BreakerBounds
 from supervisor.proxy.console import ConsoleRules
 from supervisor.proxy.cors import CorsRules
+from supervisor.proxy.server_names import ServerNames
 from supervisor.proxy.turns import Share
-from supervisor.ratelimit.pools import Pool, pool
+from supervisor.ratelimit.pools import OF_KEYS, Pool, pool
 from supervisor.settings.schema import Model, Settings
+from supervisor.settings.values import BUILT_IN_POOLS
 from supervisor.types import ModelName
 
 OWN_DESCRIPTORS = 64  # about 25 at rest, and 10 for each start of a child
@@ -86,16 +90,22 @@ def cors_rules(settings: Settings) -> CorsRules | None:
     )
 
 
+def server_names(settings: Settings) -> ServerNames:
+    """What this server may be called: as configured, as it listens, and as its machine is, in DNS or mDNS."""
+    machine = socket.gethostname().lower()
+    return ServerNames([*settings.proxy.server_names, settings.listen_host, machine, f"{machine}.local"])
+
+
 def pools_of(settings: Settings) -> dict[str, Pool]:
-    """What each client may, by the name of its pool."""
-    return {
-        name: pool(
-            name,
-            **values.model_dump(exclude={"priority", "shared"}),
-            batch=values.priority == "batch",
-        )
-        for name, values in settings.limits.pools.items()
-    }
+    """What each client may, by the name of its pool; those of them with a key, where they share nothing with the others."""
+    found = {}
+    for name, values in settings.limits.pools.items():
+        names = [name, name + OF_KEYS] if values.shared and name in BUILT_IN_POOLS else [name]
+        for each in names:
+            found[each] = pool(
+                each, **values.model_dump(exclude={"priority", "shared"}), batch=values.priority == "batch"
+            )
+    return found
 
 
 def shared_of(settings: Settings) -> dict[str, Pool]:
@@ -118,6 +128,7 @@ def console_rules(settings: Settings) -> ConsoleRules:
         socket=str(RunDir(settings.state_dir).socket_path),
         dashboard=dashboard.enabled,
         open_on_loopback=dashboard.open_on_loopback,
+        page=page.static_files(),
     )
 
 

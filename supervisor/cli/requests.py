@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from typing import Any
 
 import click
@@ -41,11 +42,13 @@ def command(as_json: bool) -> None:
     if not rows:
         output.echo("no request is in flight")
         return
-    tables.show(_COLUMNS, [_row(row) for row in rows])
+    ids = Counter(row["id"] for row in rows)
+    tables.show(_COLUMNS, [_row(row, alike=ids[row["id"]] > 1) for row in rows])
 
 
-def _row(row: dict[str, Any]) -> Row:
-    notes = []
+def _row(row: dict[str, Any], *, alike: bool) -> Row:
+    """``alike``: others have the same id."""
+    notes = [f"number {row['number']}"] if alike else []
     if row["queue_ms"]:
         notes.append(f"waited {row['queue_ms']} ms")
     if row["retries"]:

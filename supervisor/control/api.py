@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from supervisor.control import openapi, page, parameters
+from supervisor.control import openapi, parameters
 from supervisor.control.daemon import Daemon
 from supervisor.control.operations import OPERATIONS, Arguments, Operation
 from supervisor.control.streams import EventStream, Streams
@@ -24,7 +24,8 @@ from supervisor.errors import ConfigError, LlmsupError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("control")
 
-NO_STORE = {"cache-control": "no-store"}
+# What it says is of the moment and for who has asked, and a browser is not to take it for anything but what it is.
+NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
 class Api:
@@ -47,7 +48,6 @@ class Api:
             )
             for operation in OPERATIONS
         ]
-        routes += page.routes()
         self.app = Starlette(
             routes=routes,
             exception_handlers={
@@ -80,7 +80,8 @@ class Api:
     async def _events(self, request: Request, arguments: Arguments) -> Response:
         events = self._streams.events
         if not _followed(request, arguments):
-            return JSONResponse({"events": [event.as_dict() for event in events.last(arguments["n"])]})
+            newest = [event.as_dict() for event in events.last(arguments["n"])]
+            return JSONResponse({"events": newest}, headers=NO_STORE)
         self._streams.check_room()
         seen = request.headers.get("last-event-id")
         number = events.number_of(seen) if seen is not None else max(0, events.newest - arguments["n"])
@@ -112,7 +113,7 @@ class Api:
         return Response(text, headers=NO_STORE | {"content-type": kind})
 
     async def _openapi(self, _: Request, __: Arguments) -> Response:
-        return Response(self._openapi_document, media_type="application/json")
+        return Response(self._openapi_document, media_type="application/json", headers=NO_STORE)
 
     @cached_property
     def _openapi_document(self) -> bytes:

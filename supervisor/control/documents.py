@@ -167,7 +167,10 @@ class Deaths(TypedDict):
 
 
 class RequestRow(TypedDict):
+    """``id``: clients may choose it, and twice; ``number``: of this request alone."""
+
     id: str
+    number: int
     client: str
     method: str
     path: str

@@ -16,6 +16,7 @@ VERSION = "3.1.0"
 _REFUSALS = {
     400: "a parameter is unknown, missing or not what was expected",
     404: "there is no such model or request",
+    409: "several things are meant by that name",
     422: "the configuration is wrong; all is as it was",
     500: "llmsup failed",
     503: "not now: it stops, or too many streams are open",

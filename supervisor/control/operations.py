@@ -126,9 +126,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "/cancel",
         "End the request of that id.",
         documents.Cancelled,
-        lambda d, a: {"cancelled": d.cancel(a["id"])},
-        (parameters.text("id", "the request's id", required=True),),
-        may_fail=(404,),
+        lambda d, a: {"cancelled": d.cancel(a["id"], a["number"])},
+        (
+            parameters.text("id", "the request's id", required=True),
+            parameters.number("number", "which one, where several have that id (`/requests` has it)"),
+        ),
+        may_fail=(404, 409),
     ),
     Operation(
         "POST",

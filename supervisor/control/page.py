@@ -1,6 +1,7 @@
 """The dashboard's files: a fixed table of them, read once, under a policy that lets nothing else in.
 
-Nothing is generated and nothing comes from elsewhere: what a model or a client says reaches the page as JSON only.
+Nothing is generated and nothing comes from elsewhere: what a model or a client says reaches the page as JSON only. The
+port serves them (`console`); the control socket has no use for them.
 """
 
 import hashlib
@@ -9,10 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from supervisor.proxy.static import StaticFile, StaticFiles
 
 INDEX = "index.html"
 _KINDS = {
@@ -55,24 +53,13 @@ def assets() -> Mapping[str, Asset]:
     return found
 
 
-async def _index(request: Request) -> Response:
-    return _served(request, assets()[INDEX])
-
-
-async def _asset(request: Request) -> Response:
-    asset = assets().get(request.path_params["name"])
-    if asset is None:
-        raise HTTPException(404)
-    return _served(request, asset)
-
-
-def _served(request: Request, asset: Asset) -> Response:
-    headers = {**HEADERS, "etag": asset.etag}
-    if request.headers.get("if-none-match") == asset.etag:
-        return Response(status_code=304, headers=headers)
-    return Response(asset.body, media_type=asset.kind, headers=headers)
-
-
-def routes() -> list[Route]:
-    """Beside those of the API: they answer no JSON, and are no part of the OpenAPI document."""
-    return [Route("/", _index), Route("/assets/{name}", _asset)]
+def static_files() -> StaticFiles:
+    """The page as the port answers it, from memory; its first file is what the folder itself is asked for."""
+    served = {
+        (b"" if name == INDEX else b"assets/" + name.encode("ascii")): StaticFile(
+            asset.kind.encode("ascii"), asset.body, asset.etag.encode("ascii")
+        )
+        for name, asset in assets().items()
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    return StaticFiles(served, lines.encode("ascii"))

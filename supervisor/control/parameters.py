@@ -9,7 +9,8 @@ from supervisor.errors import BadRequest
 
 USAGE = 2  # the exit code of a command that was called wrongly
 _TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
-_DIGITS = re.compile(r"[0-9]{1,9}\Z")
+_DIGITS = re.compile(r"[0-9]{1,15}\Z")
+MOST_NUMBER = 10**15 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,17 @@ def count(name: str, summary: str, *, default: int, most: int) -> Parameter:
         {"type": "integer", "minimum": 0, "maximum": most, "default": default},
         default=default,
     )
+
+
+def number(name: str, summary: str) -> Parameter:
+    """None where it is not given."""
+
+    def read(text: str) -> int:
+        if not _DIGITS.match(text):
+            raise ValueError("expected a number")
+        return int(text)
+
+    return Parameter(name, summary, read, {"type": "integer", "minimum": 0, "maximum": MOST_NUMBER})
 
 
 def choice(name: str, summary: str, *values: str) -> Parameter:

@@ -41,5 +41,5 @@ def _refusal() -> bytes:
     error = PermissionDenied("the control socket is for the user that runs llmsup, and for root")
     said = {"message": str(error), "code": error.code, "exit_code": error.exit_code}
     body = json.dumps({"error": said}).encode()
-    head = f"HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    head = f"HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncache-control: no-store\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     return head.encode("ascii") + body

@@ -14,6 +14,7 @@ def table(rows: Iterable[Exchange], now: float) -> list[dict[str, Any]]:
 def _row(row: Exchange, now: float) -> dict[str, Any]:
     return {
         "id": row.id.decode("latin-1"),
+        "number": row.number,
         "client": row.client.name,
         "method": row.method.decode("latin-1"),
         "path": row.path.decode("latin-1"),

@@ -32,6 +32,7 @@ TRANSPORT = "llmsup.transport"  # where the server puts a connection in its scop
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
     (b"x-accel-buffering", b"no"),
 ]
 

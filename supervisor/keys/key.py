@@ -33,6 +33,7 @@ class Scope(StrEnum):
 
     INFERENCE = "inference"  # everything ordinary
     ADMIN = "admin"  # the routes that change the server or reveal other clients' work
+    METRICS = "metrics"  # /metrics, and nothing else
 
 
 @dataclass(frozen=True, slots=True)

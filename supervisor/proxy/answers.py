@@ -18,18 +18,28 @@ _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus} | {
     422: b"Unprocessable Content",
 }
 
+# Kept by no cache, and taken by no browser for a script or a page.
+OF_THE_MOMENT = b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+_WITHOUT_BODY = frozenset({204, 304})  # which must not say how long it is (RFC 9110, 8.6)
+
 
 def response(
     status: int, body: bytes, *, keep: bool, extra: bytes = b"", head_only: bool = False, kind: bytes = JSON
 ) -> bytes:
-    """A complete response; ``extra`` holds whole header lines."""
-    if status == HTTPStatus.NO_CONTENT:  # must not say how long its body is (RFC 9110, 8.6)
-        return b"HTTP/1.1 204 No Content\r\n%b%b\r\n" % (extra, b"" if keep else b"Connection: close\r\n")
-    return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n%b" % (
+    """A complete response; ``extra`` holds whole header lines. What we say as JSON is for now, and for who asked."""
+    if status in _WITHOUT_BODY:
+        return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (
+            status,
+            _REASONS[status],
+            extra,
+            b"" if keep else b"Connection: close\r\n",
+        )
+    return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b%b%b\r\n%b" % (
         status,
         _REASONS.get(status, b"Unknown"),
         kind,
         len(body),
+        OF_THE_MOMENT if kind is JSON else b"",
         extra,
         b"" if keep else b"Connection: close\r\n",
         b"" if head_only else body,
@@ -82,27 +92,33 @@ def event_stream_error(error: LlmsupError, request_id: bytes) -> bytes:
     return b"data: %b\n\n" % error_body(error, request_id)
 
 
-def health(view: InstanceView, *, draining: bool) -> tuple[int, bytes]:
-    """`GET /health`: of the default model, without asking it."""
-    facts: dict[str, Any] = {
-        "model": view.name,
-        "model_path": view.model_path,
-        "context_size": view.context_size,
-        "state": view.state,
-    }
+def health(view: InstanceView, *, draining: bool, in_full: bool) -> tuple[int, bytes]:
+    """`GET /health`: of the default model, without asking it. ``in_full``: for whom it is no stranger's question, with
+    the file, and the reason where there is one.
+    """
+    facts: dict[str, Any] = {"state": view.state}
+    why: dict[str, str] = {}
+    if in_full:
+        facts = {
+            "model": view.name,
+            "model_path": view.model_path,
+            "context_size": view.context_size,
+            "state": view.state,
+        }
+        why = {"error": view.why()}
     answers = view.ready and view.suspect is None
     unloaded = view.on_demand and view.state == "STOPPED"  # idle or evicted: the next request brings it back
     if (answers or unloaded) and not draining:
         return 200, json.dumps({"status": "ok", **facts}).encode()
     if view.state == "FAILED":
-        return 500, json.dumps({"status": "error", "error": view.why(), **facts}).encode()
+        return 500, json.dumps({"status": "error", **why, **facts}).encode()
     if draining:
         status = "draining"
     elif view.ready:
         status = "suspect"  # it may hang: whoever balances load had better ask somebody else meanwhile
     else:
         status = "starting" if view.coming else "unavailable"
-    return 503, json.dumps({"status": status, "error": view.why(), **facts}).encode()
+    return 503, json.dumps({"status": status, **why, **facts}).encode()
 
 
 def models(views: Mapping[Any, InstanceView], created: int) -> bytes:

@@ -5,7 +5,9 @@ earlier answers would be asked in this place.
 """
 
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 
+from supervisor.errors import ModelUnavailable
 from supervisor.events import InstanceView
 from supervisor.proxy import answers
 from supervisor.proxy.decision import Answer
@@ -16,6 +18,7 @@ HEALTH = frozenset({b"/health", b"/v1/health"})
 MODELS = frozenset({b"/v1/models", b"/models"})
 METRICS = b"/metrics"
 OWN = HEALTH | MODELS | {METRICS}
+_SOON = ModelUnavailable("", retry_after_s=answers.DEFAULT_WAIT_S)
 READING = frozenset({b"GET", b"HEAD"})
 
 
@@ -31,7 +34,11 @@ def answerer(
         if exchange.method not in READING:
             return None
         if exchange.path in HEALTH:
-            return Answer(*answers.health(views[default()], draining=draining()))
+            known = exchange.client.key is not None
+            status, body = answers.health(views[default()], draining=draining(), in_full=known)
+            if status == HTTPStatus.SERVICE_UNAVAILABLE:
+                exchange.lines += answers.retry_after(_SOON)
+            return Answer(status, body)
         if exchange.path in MODELS:
             return Answer(200, answers.models(views, started))
         return None

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from supervisor.errors import BadRequest
+from supervisor.proxy import cached, ingress
 from supervisor.proxy.decision import Answer, Decision
 from supervisor.proxy.inflight import Exchange
 
@@ -60,6 +62,8 @@ class Cors:
         """Set the answer's lines; a preflight is answered."""
         fields = exchange.fields
         allowed = self._allowed(fields.origin)
+        if allowed and not _for_pages(exchange):
+            allowed = b""
         if exchange.method == b"OPTIONS" and fields.origin is not None and fields.asks_method is not None:
             exchange.lines = self._vary + (allowed and allowed + self._granted(fields.asks_headers))
             return Answer(_NO_CONTENT, b"")
@@ -80,6 +84,15 @@ class Cors:
         if names is None:
             names = asked if asked is not None and _NAMES.match(asked) else b""
         return lines + b"Access-Control-Allow-Headers: %b\r\n" % names if names else lines
+
+
+def _for_pages(exchange: Exchange) -> bool:
+    """Figures of all clients are for no page, whoever may ask for answers."""
+    try:
+        ingress.normalise(exchange)
+    except BadRequest:  # it is told so in a moment
+        return True
+    return not exchange.path.startswith(cached.METRICS)
 
 
 def _encoded(texts: Iterable[str]) -> tuple[bytes, ...]:

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
+from supervisor.proxy.answers import JSON
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer is known already: a JSON body with its status."""
+    """The answer is known already: its status, its body and what that is."""
 
     status: int
     body: bytes
+    kind: bytes = JSON
 
 
 class Wait:

@@ -33,7 +33,7 @@ _DROPPED = frozenset(
     b"authorization x-api-key content-length transfer-encoding expect connection upgrade "
     b"x-conversation-id x-request-id x-user-id x-session-id x-forwarded-for x-forwarded-host "
     b"x-forwarded-proto forwarded x-real-ip cookie traceparent origin "
-    b"access-control-request-method access-control-request-headers x-llmsup-priority".split()
+    b"access-control-request-method access-control-request-headers x-llmsup-priority x-llmsup-csrf".split()
 )
 _LISTS = frozenset(
     {b"x-forwarded-for", b"forwarded", b"traceparent", b"origin", b"access-control-request-headers"}
@@ -82,6 +82,7 @@ class RequestFields:
     cookie: bytes | None = None
     site: bytes | None = None  # Sec-Fetch-Site: where a browser says that the asking page is from
     proxied: bool = False  # somebody has passed it on
+    csrf: bytes | None = None  # what only a page of ours knows (`sessions`)
 
 
 def read_request(fields: Fields, *, small: bool) -> RequestFields:
@@ -166,6 +167,7 @@ def _read_request(fields: Fields) -> RequestFields:
         host=host,
         cookie=ours.get(b"cookie"),
         site=_first(passed, b"sec-fetch-site"),
+        csrf=ours.get(b"x-llmsup-csrf"),
         proxied=not _PROXIES.isdisjoint(ours) or _first(passed, b"via") is not None,
     )
 

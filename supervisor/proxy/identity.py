@@ -25,6 +25,7 @@ NAME_MAX = 128
 MEMO_ENTRIES = 4096
 IPV6_PREFIX = 64  # a customer's network: single addresses there are free to change
 POOL_OF_KEYS = "user"  # of those that name none
+_ADMIN = frozenset({Scope.ADMIN})
 _POOLS = {b"user": "user", b"session": "session", b"uid": "user"}  # the kernel's word is as good as a proxy's
 
 
@@ -88,9 +89,13 @@ class Identity:
 
     def is_admin(self, exchange: Exchange) -> bool:
         """Whether the request has an admin key. Raises Unauthorized as `resolve` does."""
+        return self.has_scope(exchange, _ADMIN)
+
+    def has_scope(self, exchange: Exchange, wanted: frozenset[Scope]) -> bool:
+        """Whether the request has a key that is good for one of these. Raises Unauthorized as `resolve` does."""
         self.resolve(exchange)
         key = exchange.client.key
-        return key is not None and Scope.ADMIN in key.scopes
+        return key is not None and not wanted.isdisjoint(key.scopes)
 
     def is_admin_key(self, shown: Presented) -> bool:
         """Whether what was shown earlier is an admin key still."""

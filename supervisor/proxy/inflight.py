@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from supervisor.errors import Conflict
 from supervisor.proxy.trace import Traces
 from supervisor.types import Generation
 
@@ -43,6 +44,7 @@ class Client:
 
 
 ANONYMOUS = Client("anonymous", b"anonymous")
+SHOWN_ALIKE = 8  # in one error; `llmsup requests` shows all of them
 LEFT = 499  # no status of HTTP: the client has left before its answer was whole
 
 
@@ -89,6 +91,7 @@ class Exchange:
         "metered",
         "method",
         "needs_slot",
+        "number",
         "outgoing",
         "outgoing_target",
         "outline",
@@ -137,6 +140,7 @@ class Exchange:
         self.keep = True
         self.is_head = method == b"HEAD"
         self.id = b""
+        self.number = 0  # of this request alone: its client may have chosen the id, and more than once
         self.lines = b""  # header lines for its answer: of CORS and of limits
         self.trace = b""  # its `traceparent`, the client's or ours
         self.client = ANONYMOUS
@@ -223,7 +227,8 @@ class InFlight:
 
     def add(self, exchange: Exchange) -> None:
         """Enter a request and name it, by the client's own name for it if that is a fit one."""
-        exchange.id = exchange.fields.request_id or self.new_id()
+        exchange.number = number = next(self._count)
+        exchange.id = exchange.fields.request_id or b"%b-%x" % (self._prefix, number)
         exchange.trace = exchange.fields.trace or self._traces.new()
         self.total += 1
         self.rows.add(exchange)
@@ -234,6 +239,21 @@ class InFlight:
         self.rows.discard(exchange)
         self.total -= 1
         exchange.metered = False
+
+    def named(self, request_id: bytes, number: int | None) -> list[Exchange]:
+        """The one that is meant, or none. Raises Conflict: there are several of that id."""
+        found = [
+            row
+            for row in sorted(self.rows, key=lambda row: row.number)
+            if row.id == request_id and number in {None, row.number}
+        ]
+        if len(found) > 1:
+            each = ", ".join(f"{row.number} of {row.client.name}" for row in found[:SHOWN_ALIKE])
+            raise Conflict(
+                f"{len(found)} requests have the id {request_id.decode('latin-1')!r}",
+                hint=f"say which one with its number: {each}",
+            )
+        return found
 
     def new_id(self) -> bytes:
         return b"%b-%x" % (self._prefix, next(self._count))

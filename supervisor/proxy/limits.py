@@ -20,7 +20,7 @@ from supervisor.proxy.counting import PromptCounter
 from supervisor.proxy.decision import WAIT, Decision
 from supervisor.proxy.inflight import LEFT, Client, Exchange
 from supervisor.ratelimit.limiter import Limiter, Refused
-from supervisor.ratelimit.pools import Pool
+from supervisor.ratelimit.pools import OF_KEYS, Pool
 from supervisor.ratelimit.store_redis import SharedLimiter, Unavailable, Verdict
 from supervisor.ratelimit.tokens import OutputLength, estimate, prompt_of
 from supervisor.ratelimit.violations import Violations
@@ -124,6 +124,11 @@ class Limits:
         counted = {pool.name for pool in (*pools.values(), *shared.values()) if pool.of_tokens}
         self._of_tokens = {name: name in counted for name in pools}
         self._of_others = "anonymous" in counted  # keys may name a pool that is not there any more
+        self._of_keys = {name.removesuffix(OF_KEYS): name for name in pools if name.endswith(OF_KEYS)}
+
+    def _pool(self, client: Client) -> str:
+        """Whose limits it has: those with a key may have the same as others of their pool, but shared with nobody."""
+        return client.pool if client.key is None else self._of_keys.get(client.pool, client.pool)
 
     def open(self, go_on: GoOn) -> None:
         """``go_on``: takes a request that waited for a decision through the stages behind this one."""
@@ -159,10 +164,10 @@ class Limits:
     def _refused(self, client: Client) -> Refused | None:
         now_ns = self._clock.now_ns()
         if self.store is not None:
-            refused = self.store.refused_locally(client.name, client.pool, 0, now_ns)
+            refused = self.store.refused_locally(client.name, self._pool(client), 0, now_ns)
             # Of those at work at once there may be fewer when its body is there.
             return None if refused is not None and refused.limit.endswith(CONCURRENT) else refused
-        return self.limiter.refused(client.name, client.pool, now_ns)
+        return self.limiter.refused(client.name, self._pool(client), now_ns)
 
     def charge_refusal(self, client: Client, path: bytes) -> RateLimited | None:
         """What is no request that can be served is charged as one: else refusals would be free, however many are
@@ -173,8 +178,8 @@ class Limits:
         if refused is not None:
             return self._refusal(client, path, refused, now_ns)
         if self.store is not None:
-            self.store.ask(client.name, client.pool, 0).add_done_callback(_settled(now_ns))
-        elif not isinstance(grant := self.limiter.admit(client.name, client.pool, 0, now_ns), Refused):
+            self.store.ask(client.name, self._pool(client), 0).add_done_callback(_settled(now_ns))
+        elif not isinstance(grant := self.limiter.admit(client.name, self._pool(client), 0, now_ns), Refused):
             grant.settle(0, now_ns)
         return None
 
@@ -182,13 +187,13 @@ class Limits:
         client = exchange.client
         now_ns = self._clock.now_ns()
         if self.store is not None:
-            verdict = self.store.ask(client.name, client.pool, tokens)
+            verdict = self.store.ask(client.name, self._pool(client), tokens)
             if not verdict.done():
                 verdict.add_done_callback(lambda told: self._told(exchange, told))
                 return WAIT
             self._take(exchange, verdict.result(), now_ns)
             return None
-        self._take(exchange, self.limiter.admit(client.name, client.pool, tokens, now_ns), now_ns)
+        self._take(exchange, self.limiter.admit(client.name, self._pool(client), tokens, now_ns), now_ns)
         return None
 
     def _take(self, exchange: Exchange, outcome: Verdict, now_ns: int) -> None:
@@ -214,7 +219,8 @@ class Limits:
 
     def _spent(self, exchange: Exchange) -> bool:
         """Whether its client will be refused whatever the count is: then it costs the child nothing."""
-        name, pool, now_ns = exchange.client.name, exchange.client.pool, self._clock.now_ns()
+        client, now_ns = exchange.client, self._clock.now_ns()
+        name, pool = client.name, self._pool(client)
         if self.store is not None:
             return self.store.refused_locally(name, pool, 1, now_ns) is not None
         return any(not one.remaining for one in self.limiter.standings(name, pool, now_ns))
@@ -253,7 +259,7 @@ class Limits:
         kind = TooManyAtOnce if refused.limit.endswith(CONCURRENT) else RateLimited
         error = kind(_told(client.name, refused), retry_after_s=refused.wait_ns / 1e9)
         limiter = self.limiter if self.store is None else self.store
-        standings = limiter.standings(client.name, client.pool, now_ns)
+        standings = limiter.standings(client.name, self._pool(client), now_ns)
         wall = self._clock.wall() if path == ANTHROPIC else None
         error.lines = limit_headers.refused_lines(standings, wall) + limit_headers.retry(
             refused.wait_ns, random.random

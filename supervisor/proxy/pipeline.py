@@ -15,8 +15,10 @@ from supervisor.errors import (
     CallerError,
     Cancelled,
     LlmsupError,
+    MisdirectedRequest,
     ModelLoading,
     ModelUnavailable,
+    OriginNotAllowed,
     QueueFull,
     QueueTimeout,
     UpstreamCrashed,
@@ -33,11 +35,16 @@ from supervisor.proxy.identity import IPV6_PREFIX, Identity, Rules
 from supervisor.proxy.inflight import LEFT, Exchange, InFlight
 from supervisor.proxy.limits import Limits, RateLimited
 from supervisor.proxy.meters import Meters
-from supervisor.proxy.scrapes import Gather, Scrapes, may_scrape
+from supervisor.proxy.origins import Origins
+from supervisor.proxy.scrapes import Gather, Scrapes
+from supervisor.proxy.scrapes import checker as scrape_checker
+from supervisor.proxy.server_names import ServerNames
 from supervisor.proxy.upload import BodyBudget
 from supervisor.proxy.wire import ClientConnection
 from supervisor.types import ModelName
 
+# Counted, they would use up what whoever sits at that browser may ask.
+OF_A_PAGE = (OriginNotAllowed, MisdirectedRequest)
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 Decide = Callable[[Exchange], Decision]
@@ -66,6 +73,7 @@ class Wiring:
     max_connections: int
     clock: Clock
     cors: CorsRules | None = None
+    names: ServerNames = field(default_factory=ServerNames)
     continuing: bool = True  # streams that died with their server go on with the next
     keyring: Keyring | None = None
     ipv6_prefix: int = IPV6_PREFIX
@@ -106,16 +114,17 @@ class Pipeline:
         self._clock = wiring.clock
         self._limits = wiring.limits
         self._identity = identity_of(wiring)
-        is_admin: Callable[[Exchange], bool] = self._identity.is_admin
-        if wiring.metrics_on_loopback:
-            is_admin = may_scrape(is_admin)
-        check = ingress.checker(is_admin)
+        self._origins = Origins(wiring.names, wiring.cors.origins if wiring.cors is not None else ())
+        check = ingress.checker(
+            scrape_checker(self._identity, self._origins, on_loopback=wiring.metrics_on_loopback)
+        )
         ask: Decide = Cors(wiring.cors).before(check) if wiring.cors is not None else check
         self._console = self._console_of(wiring)
         self._of_heads = (ask, self._identity.resolve, permission.of_scope, wiring.limits.look)
         choose = route.chooser(admission.offered, self._default, wiring.aliases)
+        ask = self._console.before(ask) if self._console is not None else ask
         self.stages = (
-            Stage(1, "what was asked?", self._console.before(ask) if self._console is not None else ask),
+            Stage(1, "what was asked?", self._origins.before(ask)),
             Stage(2, "who asks?", self._identity.resolve),
             Stage(
                 3,
@@ -137,6 +146,7 @@ class Pipeline:
         return Console(
             wiring.console,
             identity=self._identity,
+            origins=self._origins,
             in_flight=self.in_flight,
             clock=wiring.clock,
             reject=self.reject,
@@ -167,6 +177,7 @@ class Pipeline:
     def look(self, exchange: Exchange) -> LlmsupError | None:
         """What the head alone decides, before the body is taken: it is decided again when that is there."""
         try:
+            self._origins.check(exchange)
             ingress.normalise(exchange)
             if self._console is None or not self._console.has(exchange):
                 for decide in self._of_heads:
@@ -206,7 +217,7 @@ class Pipeline:
             self.reject(exchange, LlmsupError(f"llmsup failed: {type(error).__name__}"))
 
     def _answer(self, exchange: Exchange, answer: Answer) -> None:
-        exchange.connection.answer(exchange, answer.status, answer.body, self._labels(exchange))
+        exchange.connection.answer(exchange, answer.status, answer.body, self._labels(exchange), answer.kind)
 
     def send(self, exchange: Exchange) -> None:
         """Stage 7, which hands over to 8."""
@@ -223,7 +234,12 @@ class Pipeline:
             exchange.gate.leave(exchange)
         else:  # refused before anybody asked who it is
             self._identity.name_refused(exchange)
-        if isinstance(error, CallerError) and exchange.grant is None and not exchange.attempts:
+        if (
+            isinstance(error, CallerError)
+            and not isinstance(error, OF_A_PAGE)
+            and exchange.grant is None
+            and not exchange.attempts
+        ):
             error = self._limits.charge_refusal(exchange.client, exchange.path) or error
         if exchange.stream is not None:
             exchange.stream.cut(_as_end(error))
@@ -255,17 +271,21 @@ class Pipeline:
         if upstream is not None:
             upstream.cancel()
 
-    def cancel_by_id(self, request_id: bytes) -> int:
-        """The operator's wish: end the requests of that name (clients may choose one name twice). How many there were."""
-        chosen = [row for row in self.in_flight.rows if row.id == request_id]
-        for exchange in chosen:
+    def cancel_by_id(self, request_id: bytes, number: int | None = None) -> int:
+        """The operator's wish: end that request. How many there were, 0 or 1.
+
+        Raises:
+            Conflict: several have that id, which clients may choose, and ``number`` does not say which is meant.
+        """
+        for exchange in self.in_flight.named(request_id, number):
             log.warning("request cancelled", **exchange.names)
             error = Cancelled("an operator has cancelled this request")
             if exchange.upstream is not None:
                 exchange.upstream.give_up(error)
             else:
                 self.reject(exchange, error)
-        return len(chosen)
+            return 1
+        return 0
 
     def end(self, exchange: Exchange) -> None:
         if exchange.metered:

@@ -10,10 +10,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from supervisor.errors import LlmsupError
+from supervisor.keys.key import Scope
 from supervisor.proxy import answers, cached
 from supervisor.proxy.console import sits_here
 from supervisor.proxy.decision import WAIT, Decision
+from supervisor.proxy.identity import Identity
 from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.origins import Origins
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("metrics")
 
@@ -22,21 +25,21 @@ Gather = Callable[
 ]  # what a scraper accepts -> the text and its Content-Type
 Decide = Callable[[Exchange], Decision]
 _READING = frozenset({b"GET", b"HEAD"})
+_SCOPES = frozenset({Scope.ADMIN, Scope.METRICS})
 _ACCEPT = re.compile(rb"^accept:(.*)\r$", re.IGNORECASE | re.MULTILINE)
 
 
-def may_scrape(is_admin: Callable[[Exchange], bool]) -> Callable[[Exchange], bool]:
-    """On admin routes: whoever sits at this machine may read this one without a key, too."""
+def checker(identity: Identity, origins: Origins, *, on_loopback: bool) -> Callable[[Exchange], bool]:
+    """Who may on admin routes: administrators; on this one, to read it, also a key of its own scope, and with
+    ``on_loopback`` whoever sits at this machine.
+    """
 
     def may(exchange: Exchange) -> bool:
-        if (
-            exchange.path == cached.METRICS
-            and exchange.fields.key is None
-            and exchange.method in _READING
-            and sits_here(exchange.peer, exchange.fields)
-        ):
-            return True
-        return is_admin(exchange)
+        if exchange.path != cached.METRICS or exchange.method not in _READING:
+            return identity.is_admin(exchange)
+        if on_loopback and exchange.fields.key is None and sits_here(exchange):
+            return origins.are_own(exchange.fields)
+        return identity.has_scope(exchange, _SCOPES)
 
     return may
 
@@ -71,7 +74,9 @@ class Scrapes:
             error = LlmsupError(f"llmsup failed: {type(failed).__name__}")
             status, body, kind = 500, answers.error_body(error, exchange.id), answers.JSON.decode()
         if not exchange.gone:
-            exchange.connection.answer(exchange, status, body, self._labels(exchange), kind.encode())
+            exchange.connection.answer(
+                exchange, status, body, self._labels(exchange) + answers.OF_THE_MOMENT, kind.encode()
+            )
 
 
 def _accepted(exchange: Exchange) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from supervisor.errors import LlmsupError, RequestTimeout
 from supervisor.proxy import answers
+from supervisor.proxy.forwarded import address_of
 from supervisor.proxy.handler import Handler, Hold
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.reading import RequestReader
@@ -76,6 +77,13 @@ class ClientConnection(RequestReader):
         self.since = handler.now
         if len(handler.connections) > handler.max_connections:
             handler.make_room(self)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether it came in at an address that only programs of this machine, browsers too, can reach."""
+        name = self._transport.get_extra_info("sockname")
+        address = address_of(name[0]) if isinstance(name, tuple) else None
+        return address is not None and address.is_loopback
 
     @property
     def idle(self) -> bool:

@@ -9,6 +9,7 @@ from supervisor.ratelimit.gcra import SECOND_NS, Rate, Terms
 MINUTE_NS = 60 * SECOND_NS
 HOUR_NS = 60 * MINUTE_NS
 DAY_NS = 24 * HOUR_NS
+OF_KEYS = "+keys"  # behind a pool's name: the same limits, for those of it with a key; configured names have no plus
 
 
 class Unit(StrEnum):

@@ -143,7 +143,8 @@ class Proxy(Section):
     request_timeout_s: Seconds = 60.0
     drain_timeout_s: Annotated[float, Field(ge=0, le=MAX_DURATION_S), IN_SECONDS] = 30.0
     max_body_bytes: Annotated[int, Field(ge=1, le=4 * GIB), IN_BYTES] = 32 * MIB
-    trusted_proxies: list[values.Network] = Field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
+    trusted_proxies: list[values.Network] = Field(default_factory=list)
+    server_names: list[values.ServerName] = Field(default_factory=list)
     trusted_uids: list[Uid] = Field(default_factory=list)
     ipv6_prefix: Annotated[int, Field(ge=1, le=128)] = 64
     require_key: bool = False
@@ -152,7 +153,9 @@ class Proxy(Section):
 
 
 class SharedBucket(Section):
-    """Limits of all clients of a pool together; null: none."""
+    """Limits of all clients of a pool together; null: none. In the built-in pools, of those only who show no key: whose
+    names may cost nothing must not use up what key holders may.
+    """
 
     requests_per_minute: Rate | None = None
     requests_per_hour: Rate | None = None
@@ -172,12 +175,12 @@ class Pool(Section):
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     priority: Literal["interactive", "batch"] = "interactive"
     shared: SharedBucket | None = (
-        None  # `anonymous`, unless it says otherwise: ten times its own (`_ten_times`)
+        None  # of the built-in pools, unless they say otherwise: ten times their own (`Settings._share_buckets`)
     )
 
 
 def _ten_times(pool: Pool) -> SharedBucket:
-    """Ten addresses may use their own limits up before those without a name are refused together."""
+    """Ten clients may use their own limits up before all of the pool are refused together."""
     own = {name: getattr(pool, name) for name in SharedBucket.model_fields}
     most = {name: MAX_COUNT if name == "concurrent" else MAX_RATE for name in own}
     return SharedBucket(
@@ -193,12 +196,17 @@ class Limits(Section):
     @field_validator("pools", mode="after")
     @classmethod
     def _keep_built_in(cls, pools: dict[str, Pool]) -> dict[str, Pool]:
-        """To change one pool is not to abolish the others. Whoever has no name shares one bucket with all such."""
-        pools = {name: Pool() for name in values.BUILT_IN_POOLS} | pools
-        anonymous = pools["anonymous"]
-        if "shared" not in anonymous.model_fields_set:
-            pools["anonymous"] = anonymous.model_copy(update={"shared": _ten_times(anonymous)})
-        return pools
+        """To change one pool is not to abolish the others."""
+        return {name: Pool() for name in values.BUILT_IN_POOLS} | pools
+
+    def sharing(self, names: Iterable[str]) -> "Limits":
+        """With one bucket for all of each of these pools that does not say otherwise."""
+        shared = {
+            name: pool.model_copy(update={"shared": _ten_times(pool)})
+            for name, pool in self.pools.items()
+            if name in names and "shared" not in pool.model_fields_set
+        }
+        return self.model_copy(update={"pools": self.pools | shared})
 
 
 class Memory(Section):
@@ -238,7 +246,7 @@ class Dashboard(Section):
 class Metrics(Section):
     """`/metrics` on the port; ``open_on_loopback``: without a key, for whoever sits at this machine."""
 
-    open_on_loopback: bool = True
+    open_on_loopback: bool = False
 
 
 class Settings(Section):
@@ -257,7 +265,7 @@ class Settings(Section):
         default=None, validate_default=True
     )
     proxy: Proxy = Proxy()
-    limits: Limits = Field(default_factory=Limits)
+    limits: Limits = Field(default_factory=Limits, validate_default=True)
     memory: Memory = Memory()
     retry: Retry = Field(default_factory=Retry)
     circuit_breaker: CircuitBreaker = CircuitBreaker()
@@ -287,6 +295,14 @@ class Settings(Section):
         if log.dir is None and state_dir is not None:
             return log.model_copy(update={"dir": state_dir / "logs"})
         return log
+
+    @field_validator("limits", mode="after")
+    @classmethod
+    def _share_buckets(cls, limits: Limits, info: ValidationInfo) -> Limits:
+        """Names cost nothing where no key is required: whoever makes them up shares one bucket with all such."""
+        proxy = info.data.get("proxy")
+        required = proxy is not None and proxy.require_key
+        return limits.sharing(("anonymous",) if required else values.BUILT_IN_POOLS)
 
     @field_validator("models", mode="after")
     @classmethod

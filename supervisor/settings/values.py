@@ -24,6 +24,7 @@ _NAMES_SHOWN = 10  # in a message about a model there is not
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]{0,31}://(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(:[0-9]{1,5})?")
+_SERVER_NAME = re.compile(r"(?:\*\.)?(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,63}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -185,6 +186,13 @@ def check_origin(value: str) -> str:
     return value
 
 
+def check_server_name(value: str) -> str:
+    """As it stands in Host, without a port: a port may be forwarded."""
+    if value == "*" or _SERVER_NAME.fullmatch(value):
+        return value.lower()
+    raise ValueError('expected a name such as llm.example.com or *.example.com, or "*" for any')
+
+
 def check_header_name(value: str) -> str:
     return _check_pattern(value, _HEADER_NAME, 'expected the name of a header field, or "*" for any')
 
@@ -236,6 +244,7 @@ Alias = Annotated[str, AfterValidator(check_alias)]
 PoolName = Annotated[str, AfterValidator(check_pool_name)]
 EnvName = Annotated[str, AfterValidator(check_env_name)]
 Network = Annotated[str, AfterValidator(check_network)]
+ServerName = Annotated[str, AfterValidator(check_server_name)]
 Origin = Annotated[str, AfterValidator(check_origin)]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 Retryable = Annotated[str | int, PlainValidator(check_retryable, json_schema_input_type=str | int)]

@@ -171,7 +171,7 @@ def test_the_safe_profile_serves() -> None:
         one = daemon.wait_ready()
         assert one["generation"] == 2
         assert "because it ran out of memory" in one["degraded"]
-        assert daemon.ask("GET", "/health").json()["context_size"] == 1024
+        assert daemon.health().json()["context_size"] == 1024
         assert daemon.chat().status == 200
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -48,11 +49,11 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def session(daemon: DaemonUnderTest, key: str) -> dict[str, str]:
-    """The cookie of a browser that has signed in."""
+    """The cookie of a browser that has signed in, and the token of its page."""
     reply = rawhttp.ask(daemon.port, "POST", "/llmsup/login", None, bearer(key) | CSRF)
-    assert reply.status == 204
+    assert reply.status == 200
     cookie = reply.header("set-cookie") or ""
-    return {"Cookie": cookie.partition(";")[0]}
+    return {"Cookie": cookie.partition(";")[0], "x-llmsup-csrf": reply.json()["token"]}
 
 
 # ---- who may
@@ -84,7 +85,12 @@ def test_the_page_itself_is_public_and_says_nothing(daemon):
     page = ask(daemon, "/llmsup/")
     assert page.status == 200
     assert "default-src 'none'" in (page.header("content-security-policy") or "")
-    assert ask(daemon, "/llmsup/assets/app.js").status == 200
+    script = ask(daemon, "/llmsup/assets/app.js")
+    assert (script.status, script.header("content-type")) == (200, "text/javascript; charset=utf-8")
+    assert script.header("cache-control") == "no-cache"
+    again = ask(daemon, "/llmsup/assets/app.js", If_None_Match=script.header("etag") or "")
+    assert (again.status, again.body, again.header("etag")) == (304, b"", script.header("etag"))
+    assert ask(daemon, "/llmsup/assets/nothing.js").status == 404
     assert ask(daemon, "/llmsup").header("location") == "/llmsup/"
 
 
@@ -110,8 +116,35 @@ def test_a_browser_signs_in_and_out(daemon, key):
     cookie = session(daemon, key)
     assert key not in str(cookie)
     assert rawhttp.ask(daemon.port, "GET", "/llmsup/status", None, cookie).status == 200
-    assert rawhttp.ask(daemon.port, "POST", "/llmsup/logout", None, cookie | CSRF).status == 204
+    assert rawhttp.ask(daemon.port, "POST", "/llmsup/logout", None, cookie).status == 204
     assert rawhttp.ask(daemon.port, "GET", "/llmsup/status", None, cookie).status == 401
+
+
+def test_the_cookie_alone_which_goes_to_every_port_is_good_for_nothing(daemon, key):
+    whole = session(daemon, key)
+    cookie = {"Cookie": whole["Cookie"]}
+    other = session(daemon, key)["x-llmsup-csrf"]
+    for said in ({}, CSRF, {"x-llmsup-csrf": other}, {"x-llmsup-csrf": whole["Cookie"].partition("=")[2]}):
+        assert rawhttp.ask(daemon.port, "GET", "/llmsup/status", None, cookie | said).status == 401
+        if said:
+            assert rawhttp.ask(daemon.port, "POST", "/llmsup/reload", None, cookie | said).status == 401
+            assert rawhttp.ask(daemon.port, "POST", "/llmsup/logout", None, cookie | said).status == 204
+    token = {"x-llmsup-csrf": whole["x-llmsup-csrf"]}
+    assert rawhttp.ask(daemon.port, "GET", "/llmsup/status", None, token).status == 401
+    assert (
+        rawhttp.ask(daemon.port, "GET", "/llmsup/status", None, whole).status == 200
+    )  # nor has it signed out
+
+
+def test_a_second_tab_signs_in_beside_the_first(daemon, key):
+    first = session(daemon, key)
+    reply = rawhttp.ask(
+        daemon.port, "POST", "/llmsup/login", None, bearer(key) | CSRF | {"Cookie": first["Cookie"]}
+    )
+    assert (reply.header("set-cookie") or "").startswith(first["Cookie"])
+    second = {"Cookie": first["Cookie"], "x-llmsup-csrf": reply.json()["token"]}
+    for tab in (first, second):
+        assert rawhttp.ask(daemon.port, "GET", "/llmsup/status", None, tab).status == 200
 
 
 def test_a_session_ends_with_its_key(daemon):
@@ -124,12 +157,11 @@ def test_a_session_ends_with_its_key(daemon):
 @pytest.mark.parametrize(
     "headers",
     [
-        {},  # a form could send this
-        CSRF | {"Origin": "http://evil.example"},
-        CSRF | {"Origin": "null"},
-        CSRF | {"Origin": "http://127.0.0.1:1"},  # same site, another origin
-        CSRF | {"Sec-Fetch-Site": "cross-site"},
-        CSRF | {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},  # same site, another origin
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
     ],
 )
 def test_another_sites_page_cannot_use_a_browsers_session(daemon, key, headers):
@@ -138,8 +170,7 @@ def test_another_sites_page_cannot_use_a_browsers_session(daemon, key, headers):
     reply = rawhttp.ask(daemon.port, "POST", "/llmsup/restart", None, cookie | headers)
     assert reply.status == 403
     assert daemon.model()["generation"] == before
-    if headers:
-        assert rawhttp.ask(daemon.port, "GET", "/llmsup/status", None, cookie | headers).status == 403
+    assert rawhttp.ask(daemon.port, "GET", "/llmsup/status", None, cookie | headers).status == 403
 
 
 def test_our_own_page_can(daemon, key):
@@ -147,7 +178,7 @@ def test_our_own_page_can(daemon, key):
     own = {"Origin": f"http://127.0.0.1:{daemon.port}", "Host": f"127.0.0.1:{daemon.port}"}
     generation = daemon.model()["generation"]
     fetch = {"Sec-Fetch-Site": "same-origin"}
-    reply = rawhttp.ask(daemon.port, "POST", "/llmsup/restart", None, cookie | CSRF | own | fetch)
+    reply = rawhttp.ask(daemon.port, "POST", "/llmsup/restart", None, cookie | own | fetch)
     assert reply.json() == {"restarting": "demo"}
     daemon.wait_next(generation)
 
@@ -161,12 +192,22 @@ def test_where_everybody_needs_a_key_a_browser_still_gets_to_the_door():
 
 
 def test_a_session_opened_over_tls_stays_there(daemon, key):
-    own = {"Host": "llm.example", "Origin": "https://llm.example"}
+    own = {"Host": f"127.0.0.1:{daemon.port}", "Origin": f"https://127.0.0.1:{daemon.port}"}
     reply = rawhttp.ask(daemon.port, "POST", "/llmsup/login", None, bearer(key) | CSRF | own)
     assert (reply.header("set-cookie") or "").endswith("; Secure")
 
 
 # ---- open on loopback
+
+
+def test_names_behind_a_proxy_are_ours_where_they_are_named():
+    with running(proxy={"server_names": ["llm.example"]}) as daemon:
+        own = {"Host": "llm.example", "Origin": "https://llm.example"}
+        reply = rawhttp.ask(
+            daemon.port, "POST", "/llmsup/login", None, bearer(create(daemon, "ops", "admin")) | own
+        )
+        assert (reply.header("set-cookie") or "").endswith("; Secure")
+        assert ask(daemon, "/llmsup/", Host="other.example").status == 421
 
 
 def test_open_on_loopback_is_for_who_sits_here(open_daemon):
@@ -191,7 +232,15 @@ def test_open_on_loopback_is_for_who_sits_here(open_daemon):
 )
 def test_and_for_nobody_else(open_daemon, headers):
     asked = {"Host": "localhost"} | headers
-    assert rawhttp.ask(open_daemon.port, "GET", "/llmsup/status", None, asked).status == 401
+    status = rawhttp.ask(open_daemon.port, "GET", "/llmsup/status", None, asked).status
+    assert status == (421 if "." in headers.get("Host", "") else 401)
+
+
+def test_and_for_no_proxy_that_says_nothing_of_itself(open_daemon):
+    """nginx with nothing but `proxy_pass`, which speaks HTTP/1.0."""
+    with rawhttp.connect(open_daemon.port, DEADLINE_S) as sock:
+        sock.sendall(f"GET /llmsup/status HTTP/1.0\r\nHost: 127.0.0.1:{open_daemon.port}\r\n\r\n".encode())
+        assert rawhttp.Reader(sock).response().status == 401
 
 
 def test_there_too_a_page_of_another_site_changes_nothing(open_daemon):
@@ -286,6 +335,52 @@ def test_events_stream_through_the_port_as_they_happen(daemon, key):
         assert (death["data"]["model"], death["data"]["signal"]) == ("demo", "SIGKILL")
         assert feed.next("state")["data"]["before"] == "READY"
     daemon.wait_next(generation)
+
+
+@contextlib.contextmanager
+def following(daemon: DaemonUnderTest, path: str, shown: dict[str, str]) -> Iterator[Any]:
+    """A stream of the control API, open."""
+    with rawhttp.connect(daemon.port, DEADLINE_S) as sock:
+        sock.sendall(rawhttp.request("GET", path, None, shown))
+        reader = rawhttp.Reader(sock)
+        assert reader.head().status == 200
+        yield reader
+
+
+def ends_within(reader: Any, seconds: float) -> bool:
+    begun = time.monotonic()
+    while not reader.is_closed():
+        pass
+    return time.monotonic() - begun < seconds
+
+
+STREAMS = ("/llmsup/events?follow=1&snapshots=1", "/llmsup/logs?follow=1&of=daemon", "/llmsup/logs?follow=1")
+
+
+@pytest.mark.parametrize("path", STREAMS)
+def test_a_stream_ends_with_its_key(daemon, path):
+    with following(daemon, path, bearer(create(daemon, f"gone-{STREAMS.index(path)}", "admin"))) as stream:
+        assert daemon.cli("keys", "revoke", f"gone-{STREAMS.index(path)}").returncode == 0
+        assert ends_within(stream, 2.5)
+        assert b'"unauthorized"' in stream.buffer
+
+
+def test_a_stream_ends_with_its_sessions_key_and_with_signing_out(daemon, key):
+    of_key = session(daemon, create(daemon, "passing", "admin"))
+    with following(daemon, STREAMS[0], of_key) as stream:
+        assert daemon.cli("keys", "revoke", "passing").returncode == 0
+        assert ends_within(stream, 2.5)
+    tab = session(daemon, key)
+    with following(daemon, STREAMS[1], tab) as stream, following(daemon, STREAMS[1], bearer(key)) as other:
+        assert rawhttp.ask(daemon.port, "POST", "/llmsup/logout", None, tab).status == 204
+        assert ends_within(stream, 1.0)
+        assert other.chunk()  # whoever shows the key itself reads on
+
+
+def test_a_stream_ends_when_its_key_expires(daemon):
+    made = daemon.cli("keys", "create", "short", "--scope", "admin", "--expires", "2s")
+    with following(daemon, STREAMS[0], bearer(made.stdout.strip())) as stream:
+        assert ends_within(stream, 5.0)
 
 
 def test_who_leaves_a_stream_is_forgotten(daemon, key):

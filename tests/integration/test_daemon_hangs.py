@@ -137,7 +137,7 @@ def test_while_it_is_suspect_health_says_so_and_requests_wait_and_it_may_come_ba
     one.kill_child(signal.SIGSTOP)
     suspect = one.wait_for(lambda now: now["suspect"], "suspicion")
     assert "stopped" in suspect["suspect"]
-    health = one.ask("GET", "/health")
+    health = one.health()
     assert (health.status, health.json()["status"], health.json()["state"]) == (503, "suspect", "READY")
     assert "stopped" in health.json()["error"]
     assert "suspected to hang" in one.cli("status").stdout

@@ -487,12 +487,12 @@ def test_a_default_model_that_is_not_there_is_refused_and_another_is_taken_at_on
         assert daemon.chat().json()["model"] == "demo"
         daemon._models = {"demo": {}, "other": {}}
         edit(daemon, default_model="other")
-        assert daemon.ask("GET", "/health").json()["model"] == "other"
+        assert daemon.health().json()["model"] == "other"
         assert daemon.chat().json()["model"] == "other"
         daemon._models = {"other": {}}
         edit(daemon)
         until(lambda: named(daemon) == ["other"], "the old default is gone")
-        assert daemon.ask("GET", "/health").json()["model"] == "other"
+        assert daemon.health().json()["model"] == "other"
 
 
 def test_a_model_is_renamed_and_its_alias_fails_nobody() -> None:

@@ -27,7 +27,7 @@ def test_a_missing_model_is_said_at_once_everywhere_and_mended_by_a_restart() ->
         assert str(path) in started.stderr
         assert "model_missing" in started.stderr
         assert "llmsup restart" in started.stderr
-        health = daemon.ask("GET", "/health")
+        health = daemon.health()
         assert health.status == 500
         body = health.json()
         assert body == {

@@ -127,7 +127,7 @@ def test_after_five_unstable_runs_it_is_tried_every_five_minutes_and_health_says
         one = daemon.wait_for(lambda one: one["state"] == "CRASHLOOP", "CRASHLOOP")
         assert daemon.starts() == one["generation"] == 6
         assert 250 < one["next_try_s"] <= 375
-        health = daemon.ask("GET", "/health")
+        health = daemon.health()
         assert health.status == 503
         told: Any = health.json()
         assert told["state"] == "CRASHLOOP"

@@ -162,21 +162,44 @@ def test_a_death_is_a_restart_a_recovery_and_a_continued_stream(daemon: DaemonUn
 # ---- who may, and in which format
 
 
-def test_an_admin_key_may_from_everywhere_others_only_from_here(daemon: DaemonUnderTest) -> None:
+def test_a_key_of_its_scope_may_from_everywhere_others_only_from_here_where_that_is_wanted(
+    daemon: DaemonUnderTest,
+) -> None:
     through = {"X-Forwarded-For": "192.0.2.1"}
     assert daemon.ask("GET", "/metrics", **through).status == 403
     admin = daemon.cli("keys", "create", "ops", "--scope", "admin").stdout.strip()
     assert daemon.ask("GET", "/metrics", Authorization=f"Bearer {admin}", **through).status == 200
     user = daemon.cli("keys", "create", "user").stdout.strip()
     assert daemon.ask("GET", "/metrics", Authorization=f"Bearer {user}").status == 403
+    scraper = daemon.cli("keys", "create", "prometheus", "--scope", "metrics").stdout.strip()
+    assert daemon.ask("GET", "/metrics", Authorization=f"Bearer {scraper}", **through).status == 200
+    assert daemon.ask("GET", "/llmsup/metrics", Authorization=f"Bearer {scraper}").status == 403
+    assert daemon.ask("POST", "/tokenize", {"content": "a"}, Authorization=f"Bearer {scraper}").status == 403
     assert daemon.ask("GET", "/llmsup/metrics", Authorization=f"Bearer {admin}").status == 200
     assert daemon.ask("HEAD", "/metrics").status == 200
     assert daemon.ask("POST", "/metrics", {}).status == 403
 
 
-def test_it_may_be_closed_to_this_machine_too() -> None:
-    with running(metrics={"open_on_loopback": False}) as closed:
+def test_loopback_is_trusted_for_nothing_by_default() -> None:
+    """Behind a reverse proxy that says nothing of itself, everybody comes from there."""
+    with running(metrics={}, proxy={"trusted_proxies": []}) as closed:
         assert closed.ask("GET", "/metrics").status == 403
+        forged = {
+            "X-User-ID": "root",
+            "X-Session-ID": "s",
+            "X-Forwarded-For": "8.8.8.8",
+            "Forwarded": "for=8.8.8.8",
+        }
+        assert closed.ask("GET", "/health", **forged).header("x-llmsup-client") == "ip:127.0.0.1"
+
+
+def test_no_web_page_may_read_it() -> None:
+    with running(proxy={"cors": {"allow_origins": ["*"]}}, metrics={"open_on_loopback": True}) as daemon:
+        page = {"Origin": "https://app.example"}
+        reply = daemon.ask("GET", "/metrics", **page)
+        assert reply.status == 403
+        assert reply.header("access-control-allow-origin") is None
+        assert daemon.ask("GET", "/health", **page).header("access-control-allow-origin") == "*"
 
 
 def test_openmetrics_for_who_accepts_it_and_each_is_what_its_parser_takes(daemon: DaemonUnderTest) -> None:

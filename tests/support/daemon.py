@@ -103,6 +103,7 @@ class DaemonUnderTest:
         self.baseline: Baseline | None = None  # of the newest daemon, when a model of it was READY first
         self.process: subprocess.Popen[bytes] | None = None
         self.run_dir = RunDir(self.state_dir)
+        self._health_key: str | None = None
         self._control = self.folder / "switches.json"
         self._binary = binary
         self._models = models or {"demo": {}}
@@ -128,7 +129,10 @@ class DaemonUnderTest:
             "models": models,
             "limits": {"pools": UNLIMITED},  # a test asks for the limits it is about
             "reload": {"watch": False},  # a test that edits says when it is read
+            "metrics": {"open_on_loopback": True},
         } | sections
+        # Tests are many clients at one address, as a proxy is.
+        config["proxy"] = {"trusted_proxies": ["127.0.0.0/8", "::1/128"]} | sections.get("proxy", {})
         self.config.write_text(yaml.safe_dump(config, sort_keys=False))
 
     def _model(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
@@ -258,6 +262,12 @@ class DaemonUnderTest:
         self, method: str, path: str, body: Any = None, *, timeout_s: float = DEADLINE_S, **headers: str
     ) -> rawhttp.Response:
         return rawhttp.ask(self.port, method, path, body, headers, timeout_s=timeout_s)
+
+    def health(self) -> rawhttp.Response:
+        """What who shows a key is told; strangers are told less."""
+        if self._health_key is None:
+            self._health_key = self.cli("keys", "create", "health").stdout.strip()
+        return self.ask("GET", "/health", Authorization=f"Bearer {self._health_key}")
 
     def chat(self, text: str = "Hello", *, timeout_s: float = DEADLINE_S, **body: object) -> rawhttp.Response:
         return self.ask("POST", CHAT, chat_body(text, **body), timeout_s=timeout_s)

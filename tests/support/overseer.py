@@ -9,7 +9,7 @@ from typing import Any
 from supervisor.control.api import Api
 from supervisor.control.eventlog import EventLog
 from supervisor.control.streams import Streams
-from supervisor.errors import ModelUnavailable, NotFound
+from supervisor.errors import Conflict, ModelUnavailable, NotFound
 from tests.support.clock import FakeClock
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -47,6 +47,7 @@ STATUS: dict[str, Any] = {
 }
 ROW = {
     "id": "r-1",
+    "number": 1,
     "client": "anonymous",
     "method": "POST",
     "path": "/v1/chat/completions",
@@ -106,7 +107,9 @@ class PaperDaemon:
     def own_log_path(self, *, errors: bool) -> Path:
         return self.folder / ("errors.log" if errors else "own.log")
 
-    def cancel(self, request_id: str) -> int:
+    def cancel(self, request_id: str, number: int | None = None) -> int:
+        if number == 2:
+            raise Conflict("two requests have that id")
         if request_id != ROW["id"]:
             raise NotFound(f"no request {request_id!r} is in flight")
         self.asked.append(("cancel", request_id))

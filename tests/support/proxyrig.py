@@ -31,6 +31,7 @@ from supervisor.proxy.cors import CorsRules
 from supervisor.proxy.inflight import Exchange, InFlight
 from supervisor.proxy.limits import Limits, unlimited
 from supervisor.proxy.pipeline import Pipeline, Wiring
+from supervisor.proxy.server_names import ServerNames
 from supervisor.proxy.ties import Ties
 from supervisor.proxy.turns import Share
 from supervisor.proxy.upload import BodyBudget
@@ -171,6 +172,7 @@ class ProxyRig:
         clock: Clock | None = None,
         budget_bytes: int | None = None,
         cors: CorsRules | None = None,
+        names: ServerNames | None = None,
         tls: ssl.SSLContext | None = None,
         retry: RetryBounds | None = None,
         breaker: BreakerBounds | None = None,
@@ -214,6 +216,7 @@ class ProxyRig:
             max_body_bytes=max_body_bytes,
             clock=clock,
             cors=cors,
+            names=names or ServerNames(),
             keyring=keyring,
             require_key=require_key,
         )

@@ -2,6 +2,7 @@
 
 import { h, text } from "./dom.js";
 import { Refused, get, logIn, logOut } from "./api.js";
+import { Stream } from "./stream.js";
 import { toast } from "./ui.js";
 import * as models from "./models.js";
 import * as requests from "./requests.js";
@@ -29,7 +30,7 @@ let locked = false;
 
 function chosen() {
   const name = location.hash.slice(1);
-  return name in makers ? name : "models";
+  return Object.hasOwn(makers, name) ? name : "models";
 }
 
 function show() {
@@ -71,25 +72,22 @@ function live(words, kind) {
 function open() {
   close();
   if (locked || document.hidden) return;
-  stream = new EventSource(`events?follow=1&snapshots=1&n=${KEPT_EVENTS}`);
-  stream.onopen = () => live("live", "ok");
-  stream.onerror = () => {
-    live("reconnecting", "warn");
-    if (stream?.readyState === EventSource.CLOSED) {
-      close();
-      clearTimeout(retry);
-      retry = setTimeout(begin, RETRY_MS);
-    }
-  };
-  stream.addEventListener("snapshot", (event) => {
-    Object.assign(store, JSON.parse(event.data));
+  const snapshot = (seen) => {
+    Object.assign(store, seen);
     update();
+  };
+  stream = new Stream(`events?follow=1&snapshots=1&n=${KEPT_EVENTS}`, {
+    on: { snapshot, ...Object.fromEntries(KINDS.map((kind) => [kind, remember])) },
+    opened: () => live("live", "ok"),
+    lost: () => live("reconnecting", "warn"),
+    refused: () => {
+      close();
+      begin(); // which says why
+    },
   });
-  for (const kind of KINDS) stream.addEventListener(kind, remember);
 }
 
-function remember(message) {
-  const event = JSON.parse(message.data);
+function remember(event) {
   if (store.events.some((known) => known.id === event.id)) return;
   store.events = [...store.events.slice(1 - KEPT_EVENTS), event];
   update();
@@ -160,8 +158,10 @@ function unlock() {
 }
 
 document.getElementById("logout").addEventListener("click", async () => {
+  close(); // before the daemon does so
+  current?.hide();
+  current = null;
   await logOut().catch((error) => toast(error.message, "bad"));
-  close();
   begin();
 });
 

@@ -1,6 +1,7 @@
 // 5 Logs: llama-server's output or llmsup's own, as it is written, across restarts.
 
 import { h, text } from "./dom.js";
+import { Stream } from "./stream.js";
 
 const KEPT = 2000;
 const BEGIN = 300;
@@ -23,15 +24,18 @@ export function view(store) {
     const [of, model] = JSON.parse(source.value || '["model",""]');
     const query = new URLSearchParams({ of, n: BEGIN, follow: 1 });
     if (model) query.set("model", model);
-    stream = new EventSource(`logs?${query}`);
     let begun = false;
-    stream.addEventListener("lines", (event) => add(JSON.parse(event.data)));
-    stream.onopen = () => {
+    const opened = () => {
       if (begun) output.replaceChildren(); // it is told from the beginning again
       begun = true;
       text(state, "");
     };
-    stream.onerror = () => text(state, "connection lost; trying again");
+    stream = new Stream(`logs?${query}`, {
+      on: { lines: add },
+      opened,
+      lost: () => text(state, "connection lost; trying again"),
+      refused: (error) => text(state, error.message),
+    });
   }
 
   function close() {

@@ -16,7 +16,7 @@ export function view(store) {
   function make(one) {
     const cancel = h("button", {
       type: "button", class: "danger quiet", "aria-label": `Cancel request ${one.id}`,
-      onclick: () => act([`Cancel this request?`, `${one.method} ${one.path} of ${one.client} ends now; its client is told.`, "Cancel request", true], `cancel?id=${encodeURIComponent(one.id)}`, "Request cancelled"),
+      onclick: () => act([`Cancel this request?`, `${one.method} ${one.path} of ${one.client} ends now; its client is told.`, "Cancel request", true], `cancel?id=${encodeURIComponent(one.id)}&number=${one.number}`, "Request cancelled"),
     }, "Cancel");
     const line = row(badge("", "idle"), "", one.client, "", one.model ?? "–", "", "", cancel);
     line.children[3].append(h("div", {}, `${one.method} ${one.path}`, h("span", { class: "mono muted block" }, one.id)));
@@ -37,7 +37,7 @@ export function view(store) {
     grid.hidden = rows.length === 0;
     const waiting = rows.filter((one) => one.phase === "waiting").length;
     text(count, rows.length ? `${rows.length - waiting} in flight, ${waiting} waiting` : "");
-    keyed(body, rows, (one) => one.id, make, fill);
+    keyed(body, rows, (one) => one.number, make, fill);
   }
   return { element, update, show: update, hide() {} };
 }

@@ -1,7 +1,9 @@
 """Who is told of requests is told of each once, however it ends, and cannot hurt any."""
 
+import pytest
 import structlog
 
+from supervisor.errors import Conflict
 from supervisor.proxy.inflight import LEFT
 from tests.integration.proxy.test_queueing import fill
 from tests.support.proxyrig import until
@@ -70,3 +72,19 @@ def test_a_defect_of_whoever_is_told_costs_nobody_the_answer(rig, upstream):
         assert [client.ask("/echo").status for _ in range(3)] == [200] * 3
         until(lambda: len(lines) == 3, "all is said")
     assert [line["event"] for line in lines] == ["request not accounted for"] * 3
+
+
+def test_of_several_requests_with_one_id_none_is_ended_unless_it_is_said_which(rig, upstream):
+    clients = [rig.connect() for _ in range(3)]
+    for client, name in zip(clients, ("mine", "mine", "other"), strict=True):
+        client.post("/gated", headers={"X-Request-ID": name})
+    until(lambda: len(upstream.begun) == 3, "all are inside")
+    rows = rig.call(lambda: sorted(rig.pipeline.in_flight.rows, key=lambda row: row.number))
+    alike = [row.number for row in rows if row.id == b"mine"]
+    with pytest.raises(Conflict, match=f"2 requests have the id 'mine' .*{alike[0]} of .*{alike[1]} of"):
+        rig.call(lambda: rig.pipeline.cancel_by_id(b"mine"))
+    assert rig.call(lambda: rig.pipeline.cancel_by_id(b"mine", rows[-1].number)) == 0
+    assert rig.call(lambda: rig.pipeline.cancel_by_id(b"mine", alike[1])) == 1
+    left = rig.call(lambda: {row.number for row in rig.pipeline.in_flight.rows})
+    assert left == {row.number for row in rows} - {alike[1]}
+    assert rig.call(lambda: rig.pipeline.cancel_by_id(b"mine")) == 1  # now it is one

@@ -38,17 +38,21 @@ def test_a_preflight_is_answered_here_and_the_connection_goes_on(make_rig, upstr
     assert [request.method for request in upstream.arrived] == ["POST"]
 
 
-def test_a_stranger_is_asked_for_and_told_nothing(make_rig):
-    answer = make_rig(cors=RULES).get("/echo", {"Origin": "http://evil.example"})
-    assert answer.status == 200
-    assert answer.header("vary") == "Origin"
-    assert answer.header("access-control-allow-origin") is None
+@pytest.mark.parametrize("said", [{"Origin": "http://evil.example"}, PREFLIGHT | {"Origin": "null"}])
+def test_a_stranger_is_refused_and_granted_nothing(make_rig, upstream, said):
+    rig = make_rig(cors=RULES)
+    for method in ("GET", "POST", "OPTIONS"):
+        answer = rawhttp.ask(rig.port, method, "/echo", None, said)
+        assert answer.status == 403
+        assert answer.json()["error"]["code"] == "origin_not_allowed"
+        assert not [name for name, _ in answer.headers if name.lower().startswith("access-control")]
+    assert upstream.arrived == []
 
 
-def test_without_configuration_nothing_is_said(rig, upstream):
+def test_without_configuration_no_page_may_and_nothing_is_said(rig, upstream):
     for path in ("/echo", "/stream", "/health", "/slots"):
         answer = rig.get(path, {"Origin": APP})
-        assert answer.header("vary") is None
+        assert answer.status == 403
         assert answer.header("access-control-allow-origin") is None
-    rawhttp.ask(rig.port, "OPTIONS", "/echo", None, PREFLIGHT)
-    assert upstream.arrived[-1].method == "OPTIONS"
+    assert rawhttp.ask(rig.port, "OPTIONS", "/echo", None, PREFLIGHT).status == 403
+    assert upstream.arrived == []

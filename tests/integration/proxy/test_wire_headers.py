@@ -138,7 +138,8 @@ def test_a_request_asked_again_keeps_its_trace(make_rig, upstream):
 
 
 def test_what_the_child_allows_other_origins_is_not_passed_on(rig, upstream):
-    answer = rig.ask("/echo", headers={"Origin": "http://evil.example"})
+    answer = rig.ask("/echo", headers={"Origin": "http://localhost", "Host": "localhost"})
+    assert answer.status == 200
     assert not [name for name, _ in answer.headers if name.lower().startswith("access-control-")]
     assert upstream.arrived[0].header("origin") is None
 

@@ -185,3 +185,20 @@ def test_the_standard_header_of_a_trusted_proxy_counts(rig):
     assert rig.ask("/echo", headers=lines).header("x-llmsup-client") == "ip:2001:db8::/64"
     both = [*lines, ("X-Forwarded-For", "192.0.2.1")]
     assert rig.ask("/echo", headers=both).header("x-llmsup-client") == "ip:192.0.2.1"
+
+
+def test_another_sites_page_is_refused_before_a_key_is_looked_at_and_a_body_understood(make_rig, keyfile):
+    rig = make_rig(keyring=keyfile.ring, require_key=True)
+    said = {"Origin": "http://evil.example"}
+    for headers in (said, said | bearer(keyfile.make())):
+        assert_refused(rig.ask("/v1/chat/completions", b"{not json", headers), 403, "origin_not_allowed")
+
+
+def test_health_tells_the_file_and_the_reason_to_who_shows_a_key(rig, keyfile):
+    text = keyfile.make()
+    take_up(rig, keyfile)
+    rig.state("LOADING")
+    told = rig.get("/health", bearer(text)).json()
+    assert told["model_path"] == "/models/demo.gguf"
+    assert told["error"]
+    assert set(rig.get("/health").json()) == {"status", "state"}

@@ -71,6 +71,8 @@ def test_changing(surface: Surface, target: str, document: object, done: tuple[s
         ("POST", "/load", 400, "bad_request", 2),
         ("GET", "/logs?n=many", 400, "bad_request", 2),
         ("POST", "/cancel?id=nobody", 404, "model_not_found", 1),
+        ("POST", "/cancel?id=r-1&number=2", 409, "conflict", 7),
+        ("POST", "/cancel?id=r-1&number=x", 400, "bad_request", 2),
         ("POST", "/restart?model=nobody", 404, "model_not_found", 1),
         ("GET", "/logs?model=nobody", 404, "model_not_found", 1),
     ],
@@ -85,6 +87,26 @@ def test_refusals_have_one_form(
     assert (body["error"]["code"], body["error"]["exit_code"]) == (code, exit_code)
     assert body["error"]["message"]
     assert surface.daemon.asked == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/status",
+        "/events?n=1",
+        "/events?follow=1",
+        "/logs?of=daemon",
+        "/openapi.json",
+        "/metrics",
+        "/nowhere",
+    ],
+)
+def test_nothing_it_says_is_kept_or_taken_for_something_else(
+    surface: Surface, target: str, tmp_path: Path
+) -> None:
+    (surface.daemon.folder / "own.log").touch()
+    _, fields, _ = asyncio.run(ask(surface.app, "GET", target))
+    assert (fields["cache-control"], fields["x-content-type-options"]) == ("no-store", "nosniff")
 
 
 def test_405_says_what_would_do(surface: Surface) -> None:

@@ -5,10 +5,13 @@ import hashlib
 import re
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from supervisor.control import page
+from supervisor.proxy.headers import read_request
+from supervisor.proxy.inflight import Exchange
 from tests.support.overseer import Surface, ask
 
 FOLDER = resources.files("supervisor.control.dashboard")
@@ -21,8 +24,18 @@ VENDORED = {
 OWN = sorted(set(page.assets()) - set(VENDORED))
 
 
-def got(tmp_path: Path, target: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    return asyncio.run(ask(Surface(tmp_path).app, "GET", target, headers))
+SERVED = page.static_files()
+
+
+def got(target: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """As the port answers it."""
+    fields = [(b"Host", b"localhost"), *((name.encode(), value.encode()) for name, value in headers.items())]
+    asking = Exchange(SimpleNamespace(), b"GET", target.encode(), read_request(tuple(fields), small=True), "")  # type: ignore[arg-type]
+    answer = SERVED.answer(asking, target.encode().removeprefix(b"/"))
+    if answer is None:
+        return 404, {}, b""
+    lines = dict(line.split(": ", 1) for line in asking.lines.decode().lower().splitlines())
+    return answer.status, lines | {"content-type": answer.kind.decode()}, answer.body
 
 
 def test_what_is_vendored_is_what_was_published() -> None:
@@ -30,17 +43,17 @@ def test_what_is_vendored_is_what_was_published() -> None:
         assert hashlib.sha256(FOLDER.joinpath(name).read_bytes()).hexdigest() == digest, name
 
 
-def test_the_page_and_all_it_names_are_served(tmp_path: Path) -> None:
-    status, fields, body = got(tmp_path, "/")
+def test_the_page_and_all_it_names_are_served() -> None:
+    status, fields, body = got("/")
     assert status == 200
     assert fields["content-type"] == "text/html; charset=utf-8"
     named = set(re.findall(r'(?:src|href)="(assets/[^"]+)"', body.decode()))
     assert {"assets/app.js", "assets/style.css", "assets/uPlot.min.css"} <= named
     for path in named:
-        assert got(tmp_path, f"/{path}")[0] == 200, path
+        assert got(f"/{path}")[0] == 200, path
 
 
-def test_every_import_is_a_file_of_ours(tmp_path: Path) -> None:
+def test_every_import_is_a_file_of_ours() -> None:
     found = 0
     for name in OWN:
         if name.endswith(".js"):
@@ -51,9 +64,9 @@ def test_every_import_is_a_file_of_ours(tmp_path: Path) -> None:
     assert found > 10
 
 
-def test_the_policy_lets_nothing_else_in(tmp_path: Path) -> None:
+def test_the_policy_lets_nothing_else_in() -> None:
     for target in ("/", "/assets/app.js", "/assets/style.css"):
-        _, fields, _ = got(tmp_path, target)
+        _, fields, _ = got(target)
         policy = dict(part.strip().split(" ", 1) for part in fields["content-security-policy"].split(";"))
         assert policy["default-src"] == "'none'"
         assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
@@ -88,16 +101,19 @@ def test_text_never_becomes_markup() -> None:
                 assert word not in body, f"{word} in {name}"
 
 
-def test_an_unchanged_file_is_not_sent_again(tmp_path: Path) -> None:
-    _, fields, body = got(tmp_path, "/assets/app.js")
+def test_an_unchanged_file_is_not_sent_again() -> None:
+    _, fields, body = got("/assets/app.js")
     assert body
-    status, again, nothing = got(tmp_path, "/assets/app.js", **{"if-none-match": fields["etag"]})
+    status, again, nothing = got("/assets/app.js", **{"if-none-match": fields["etag"]})
     assert (status, nothing) == (304, b"")
     assert again["etag"] == fields["etag"]
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "uPlot.LICENSE", "__init__.py", "..%2fpage.py", "../page.py"])
-def test_no_other_file_is_served(tmp_path: Path, name: str) -> None:
-    status, fields, _ = got(tmp_path, f"/assets/{name}")
-    assert status == 404
-    assert fields["content-type"] == "application/json"
+def test_no_other_file_is_served(name: str) -> None:
+    assert got(f"/assets/{name}")[0] == 404
+    assert got(f"/{name}")[0] == 404
+
+
+def test_the_control_socket_has_no_page(tmp_path: Path) -> None:
+    assert asyncio.run(ask(Surface(tmp_path).app, "GET", "/"))[0] == 404

@@ -34,6 +34,8 @@ def test_a_response_is_legal_http(status):
     assert dict(head.headers) == {
         b"content-type": b"application/json; charset=utf-8",
         b"content-length": b"2",
+        b"cache-control": b"no-store",
+        b"x-content-type-options": b"nosniff",
         b"x-a": b"1",
         b"connection": b"close",
     }
@@ -43,7 +45,20 @@ def test_a_response_is_legal_http(status):
 
 def test_a_head_only_response_tells_the_length():
     raw = answers.response(200, b"12345", keep=True, head_only=True)
-    assert raw.endswith(b"\r\nContent-Length: 5\r\n\r\n")
+    assert b"\r\nContent-Length: 5\r\n" in raw
+    assert raw.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_what_has_no_body_does_not_say_how_long_it_is(status):
+    raw = answers.response(status, b"", keep=True, extra=b"X-A: 1\r\n")
+    assert raw.startswith(b"HTTP/1.1 %d No" % status)
+    assert raw.endswith(b"\r\nX-A: 1\r\n\r\n")
+    assert b"ontent-" not in raw
+
+
+def test_a_file_says_itself_for_how_long_it_is_good():
+    assert b"no-store" not in answers.response(200, b"x", keep=True, kind=b"text/css")
 
 
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
@@ -87,24 +102,36 @@ def test_an_error_event_is_one_event():
     assert event.count(b"\n") == 2
 
 
-def test_health_says_why_it_failed():
+def test_health_says_why_it_failed_to_those_who_are_known():
     death = Death(
         datetime(2025, 1, 1, tzinfo=UTC), Generation(1), "model_missing", None, 1, 0.1, "no file /m.gguf"
     )
-    status, body = answers.health(view("FAILED", last_death=death), draining=False)
+    status, body = answers.health(view("FAILED", last_death=death), draining=False, in_full=True)
     assert status == 500
     assert "no file /m.gguf" in json.loads(body)["error"]
+    status, body = answers.health(view("FAILED", last_death=death), draining=False, in_full=False)
+    assert status == 500
+    assert json.loads(body) == {"status": "error", "state": "FAILED"}
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("READY", "ok"), ("LOADING", "starting"), ("BACKOFF", "unavailable")]
+)
+def test_health_tells_strangers_no_file_and_no_reason(state, status):
+    _, body = answers.health(view(state, wanted=state != "BACKOFF"), draining=False, in_full=False)
+    assert set(json.loads(body)) == {"status", "state"}
+    assert json.loads(body)["state"] == state
 
 
 @pytest.mark.parametrize("state", ["READY", "LOADING", "DRAINING"])
 def test_health_while_draining_is_a_503_whatever_the_state(state):
-    status, body = answers.health(view(state), draining=True)
+    status, body = answers.health(view(state), draining=True, in_full=False)
     assert (status, json.loads(body)["status"]) == (503, "draining")
 
 
 def test_health_of_a_model_that_the_next_request_loads_is_good():
     unloaded = replace(view("STOPPED", wanted=False), on_demand=True)
-    status, body = answers.health(unloaded, draining=False)
+    status, body = answers.health(unloaded, draining=False, in_full=False)
     assert (status, json.loads(body)["state"]) == (200, "STOPPED")
-    assert answers.health(unloaded, draining=True)[0] == 503
-    assert answers.health(view("STOPPED", wanted=False), draining=False)[0] == 503
+    assert answers.health(unloaded, draining=True, in_full=False)[0] == 503
+    assert answers.health(view("STOPPED", wanted=False), draining=False, in_full=False)[0] == 503

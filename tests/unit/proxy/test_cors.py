@@ -105,3 +105,15 @@ def test_the_lines_are_there_before_the_request_is_refused() -> None:
     with pytest.raises(PermissionError):
         cors(APP).before(refuse)(exchange)
     assert lines(exchange)["Access-Control-Allow-Origin"] == APP
+
+
+@pytest.mark.parametrize(
+    "target", [b"/metrics", b"/metrics?x=1", b"/%6detrics", b"//metrics", b"http://h/metrics"]
+)
+def test_figures_of_all_clients_are_for_no_page(target: bytes) -> None:
+    for origins in (("*",), (APP,)):
+        for method, more in ((b"GET", {}), (b"OPTIONS", {"access_control_request_method": "GET"})):
+            exchange = asked(method, origin=APP, **more)
+            exchange.target = target
+            cors(*origins).apply(exchange)
+            assert "Access-Control-Allow-Origin" not in lines(exchange)

@@ -268,3 +268,26 @@ async def test_a_store_that_fails_leaves_nobody_waiting():
     await settle()
     [(_, error)] = stage.went_on
     assert isinstance(error, RuntimeError)
+
+
+def test_who_shows_a_key_has_no_part_in_what_names_share() -> None:
+    pools = {name: pool(name, requests_per_minute=10) for name in ("anonymous", "user", "user+keys")}
+    shared = {"user": pool("user", requests_per_minute=2, shared=True)}
+    clock = FakeClock()
+    limits = Limits(Limiter(pools, shared=shared), pools, clock, shared=shared)
+    stage = Stage()
+
+    def ask(client: Client) -> None:
+        exchange = stage.exchange()
+        exchange.client = client
+        limits.decide(exchange)
+
+    ask(Client("user:a", b"user:a", "user"))
+    ask(Client("user:b", b"user:b", "user"))
+    with pytest.raises(RateLimited):
+        ask(Client("user:c", b"user:c", "user"))
+    key: Any = SimpleNamespace()
+    for _ in range(10):
+        ask(Client("key:k", b"key:k", "user", key))
+    with pytest.raises(RateLimited):  # its own are the pool's
+        ask(Client("key:k", b"key:k", "user", key))

@@ -46,7 +46,51 @@ def test_changing_one_pool_keeps_the_others() -> None:
     pools = build(limits={"pools": {"anonymous": {"concurrent": 1}, "gold": {"weight": 2}}}).limits.pools
     assert set(pools) == {"anonymous", "session", "user", "gold"}
     assert pools["anonymous"].concurrent == 1
-    assert pools["user"] == Pool()
+    assert pools["user"] == Pool().model_copy(update={"shared": pools["user"].shared})
+    assert pools["gold"].shared is None
+
+
+@pytest.mark.parametrize("name", ["anonymous", "session", "user"])
+def test_names_that_cost_nothing_share_one_bucket(name: str) -> None:
+    shared = build().limits.pools[name].shared
+    assert shared is not None
+    assert (shared.requests_per_minute, shared.requests_per_hour, shared.concurrent) == (600, 10_000, 40)
+    required = build(proxy={"require_key": True}).limits.pools[name].shared
+    assert (required is None) is (name != "anonymous")
+    assert build(limits={"pools": {name: {"shared": None}}}).limits.pools[name].shared is None
+
+
+def test_loopback_is_trusted_for_nothing() -> None:
+    settings = build()
+    assert settings.proxy.trusted_proxies == []
+    assert not settings.metrics.open_on_loopback
+    assert not settings.dashboard.open_on_loopback
+
+
+@pytest.mark.parametrize(
+    "name", ["llm.example.com", "LLM.example", "*.example.com", "*", "llmsup", "my_host"]
+)
+def test_a_server_name(name: str) -> None:
+    assert build(proxy={"server_names": [name]}).proxy.server_names == [name.lower()]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "llm.example:8005",
+        "https://llm.example",
+        "a b",
+        "*.",
+        "*example.com",
+        "a.*.example",
+        "-a",
+        "a/b",
+        "a..b",
+    ],
+)
+def test_no_server_name(name: str) -> None:
+    assert errors(proxy={"server_names": [name]}) == [("proxy", "server_names", "0")]
 
 
 @pytest.mark.parametrize(
