@@ -27,7 +27,7 @@
         ├── NotRunning           exit 3
         ├── PermissionDenied     exit 4
         ├── TimedOut             exit 5
-        └── Conflict             exit 7 (409 on the control API)
+        └── Conflict             409 conflict   exit 7
 
 A class carries its HTTP status, OpenAI ``type`` and ``code``, exit code and hint; an instance may
 replace the hint. Foreign exceptions are mapped to these where they enter, never further up.

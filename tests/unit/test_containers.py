@@ -274,6 +274,7 @@ def test_prometheus_and_grafana_are_configured_as_without_containers() -> None:
     assert job.pop("authorization") == {"credentials_file": "/run/secrets/prometheus_key"}
     assert job["static_configs"] == [{"targets": ["llmsup:8005"]}]
     job["static_configs"] = here["scrape_configs"][0]["static_configs"]
+    job["authorization"] = here["scrape_configs"][0]["authorization"]
     assert there == here
     path = ROOT / "config/grafana/provisioning/datasources/llmsup.yml"
     here, there = (
