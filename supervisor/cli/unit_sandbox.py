@@ -30,8 +30,10 @@ _FOR_ALL: tuple[Reasoned, ...] = (
 )
 _FOR_THE_MACHINE: tuple[Reasoned, ...] = (
     (
-        "No capability at all, and the calls that need one answer EPERM; the others are those of any service. A port "
-        "below 1024 is llmsup.socket's to open.",
+        (
+            "No capability at all, and the calls that need one answer EPERM; the others are those of any service. A port "
+            "below 1024 is llmsup.socket's to open."
+        ),
         (
             ("CapabilityBoundingSet", ""),
             ("SystemCallFilter", "@system-service"),
@@ -40,8 +42,10 @@ _FOR_THE_MACHINE: tuple[Reasoned, ...] = (
         ),
     ),
     (
-        "The devices of GPUs (NVIDIA; Vulkan, Intel and AMD; ROCm; WSL) and no others, which is why PrivateDevices= is "
-        "not set. A driver must be loaded before the service starts: nvidia_uvm in /etc/modules-load.d.",
+        (
+            "The devices of GPUs (NVIDIA; Vulkan, Intel and AMD; ROCm; WSL) and no others, which is why PrivateDevices= is "
+            "not set. A driver must be loaded before the service starts: nvidia_uvm in /etc/modules-load.d."
+        ),
         (
             ("DevicePolicy", "closed"),
             ("DeviceAllow", "char-nvidia* rw"),
@@ -55,8 +59,10 @@ _FOR_THE_MACHINE: tuple[Reasoned, ...] = (
         (("ProtectHome", "read-only"), ("PrivateTmp", "yes")),
     ),
     (
-        "The kernel is not its to change. ProtectControlGroups= is not set: its cgroup is delegated, for memory limits. "
-        "MemoryDenyWriteExecute= is not: GPU drivers compile kernels at run time.",
+        (
+            "The kernel is not its to change. ProtectControlGroups= is not set: its cgroup is delegated, for memory limits. "
+            "MemoryDenyWriteExecute= is not: GPU drivers compile kernels at run time."
+        ),
         (
             ("ProtectKernelTunables", "yes"),
             ("ProtectKernelModules", "yes"),
@@ -66,8 +72,10 @@ _FOR_THE_MACHINE: tuple[Reasoned, ...] = (
         ),
     ),
     (
-        "Other users' processes are not seen. ProcSubset= is not set: the driver of NVIDIA and the memory there is are "
-        "read in /proc.",
+        (
+            "Other users' processes are not seen. ProcSubset= is not set: the driver of NVIDIA and the memory there is are "
+            "read in /proc."
+        ),
         (("ProtectProc", "invisible"),),
     ),
     (
