@@ -1,7 +1,10 @@
 # llmsup and its llama-server in one image. Build it on the kind of machine it is to run on: llama-server is compiled for
 # the processor that builds it. `docker build -t llmsup .`; for all that belongs to it: compose.yaml.
 
-FROM python:3.12.11-slim-bookworm AS build
+# A tag may be given to another image; a digest may not: --build-arg PYTHON_IMAGE=python:3.12.11-slim-bookworm@sha256:...
+# (config/docker/pin-images.sh asks the registry for it; compose.yaml takes it from .env).
+ARG PYTHON_IMAGE=python:3.12.11-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends build-essential cmake ninja-build \
  && rm -rf /var/lib/apt/lists/*
@@ -25,7 +28,7 @@ RUN --mount=type=cache,target=/var/cache/llmsup \
 COPY models models
 RUN .venv/bin/python models/make_demo.py
 
-FROM python:3.12.11-slim-bookworm
+FROM ${PYTHON_IMAGE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends libgomp1 \
  && rm -rf /var/lib/apt/lists/* \

@@ -6,14 +6,19 @@ model are made of them.
 
 import fnmatch
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -41,6 +46,7 @@ SERVICE_KEYS = {
     ),
 }
 PINNED = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*\Z")
+DEFAULT = re.compile(r"\$\{[^}]*:-([^}]*)\}")  # ${NAME:-default}
 SECRET = re.compile(r"(?i)(password|secret|token|api_?key)\s*[=:]\s*['\"]?[A-Za-z0-9+/_-]{4,}")
 
 
@@ -61,7 +67,7 @@ def arguments(name: str) -> list[str]:
 
 def stages() -> list[list[tuple[str, str]]]:
     found: list[list[tuple[str, str]]] = []
-    for instruction in instructions():
+    for instruction in instructions()[len(arguments("ARG")) :]:  # which stand before the first
         if instruction[0] == "FROM":
             found.append([])
         found[-1].append(instruction)
@@ -83,6 +89,7 @@ def copied() -> list[str]:
 
 def test_every_instruction_is_one() -> None:
     known = {
+        "ARG",
         "FROM",
         "RUN",
         "COPY",
@@ -101,8 +108,14 @@ def test_every_instruction_is_one() -> None:
 def test_both_stages_stand_on_the_same_pinned_image() -> None:
     bases = [rest.partition(" AS ")[0] for rest in arguments("FROM")]
     assert len(bases) == 2
-    assert len(set(bases)) == 1  # the same libraries where llama-server is built and where it runs
-    assert all(PINNED.match(base) for base in bases)
+    assert set(bases) == {
+        "${PYTHON_IMAGE}"
+    }  # the same libraries where llama-server is built and where it runs
+    (argument,) = arguments("ARG")
+    name, _, image = argument.partition("=")
+    assert name == "PYTHON_IMAGE"
+    assert PINNED.match(image)
+    assert SERVICES["llmsup"]["build"]["args"] == {name: f"${{{name}:-{image}}}"}
 
 
 def test_it_runs_as_nobody_in_particular() -> None:
@@ -206,8 +219,10 @@ def test_there_are_the_four_and_every_key_is_known() -> None:
 
 
 def test_every_image_is_pinned() -> None:
-    for service in SERVICES.values():
-        assert PINNED.match(service["image"]), service["image"]
+    for name, service in SERVICES.items():
+        image = DEFAULT.sub(r"\1", service["image"])
+        assert PINNED.match(image), image
+        assert image != service["image"] or name == "llmsup"  # .env may pin it to a digest
     assert SERVICES["llmsup"]["image"] == f"llmsup:{__version__}"
 
 
@@ -215,7 +230,7 @@ def test_every_port_is_this_machines_only() -> None:
     for service in SERVICES.values():
         for port in service.get("ports", []):
             assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), port
-    assert "ports" not in SERVICES["redis"]  # it has no password
+    assert "ports" not in SERVICES["redis"]
 
 
 def test_everybody_is_bounded_and_has_no_more_rights_than_needed() -> None:
@@ -239,7 +254,7 @@ def test_everybody_says_whether_they_are_well() -> None:
 def test_what_is_mounted_is_there_and_named() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", []):
-            source, target = re.sub(r"\$\{[^}]*:-([^}]*)\}", r"\1", volume).split(":")[:2]
+            source, target = DEFAULT.sub(r"\1", volume).split(":")[:2]
             assert target.startswith("/")
             if source.startswith("."):
                 assert (ROOT / source).exists(), source
@@ -256,10 +271,13 @@ def test_llmsup_has_the_time_to_drain() -> None:
 
 def test_the_configuration_in_the_container_is_right() -> None:
     path = ROOT / "config/docker/llmsup.yaml"
-    settings = load(path, {"XDG_STATE_HOME": "/var/lib"}).settings
+    assert load(path, {}).settings.limits.store == "memory"  # the image by itself has no Redis
+    environ = {name: value for name, value in SERVICES["llmsup"]["environment"].items() if "__" in name}
+    environ = {name: re.sub(r"\$\{REDIS_PASSWORD:\?[^}]*\}", "0ff", value) for name, value in environ.items()}
+    settings = load(path, environ | {"XDG_STATE_HOME": "/var/lib"}).settings
     assert settings.listen == "0.0.0.0:8005"
     assert str(settings.models["demo"].path) == "/models/demo.gguf"
-    assert settings.limits.store == "redis://redis:6379/0"
+    assert settings.limits.store == "redis://:0ff@redis:6379/0"
     limit = SERVICES["llmsup"]["deploy"]["resources"]["limits"]["memory"]
     assert int(limit.removesuffix("G")) * 1024 > settings.memory.limit_mb
     assert str(settings.state_dir) == "/var/lib/llmsup"
@@ -303,3 +321,64 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
     check = [program("promtool"), "check", "config", str(tmp_path / "prometheus.yml")]
     done = subprocess.run(check, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_redis_has_a_password_that_no_list_of_processes_shows(tmp_path: Path) -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server on PATH")
+    shell, option, script = SERVICES["redis"]["command"]
+    secret = "0123456789abcdef"
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    script = script.replace("$$", "$").replace("redis-server - ", f"redis-server - --port {port} ")
+    server = subprocess.Popen(
+        [shell, option, script],
+        cwd=tmp_path,
+        env=os.environ | {"REDIS_PASSWORD": secret},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        with closing(connected(port)) as stranger:
+            stranger.sendall(b"PING\r\n")
+            assert stranger.recv(100).startswith(b"-NOAUTH")
+            stranger.sendall(f"AUTH {secret}\r\nPING\r\n".encode())
+            assert stranger.recv(5) == b"+OK\r\n"
+        assert secret not in " ".join(psutil.Process(server.pid).cmdline())  # `exec`: signals reach it, too
+        assert psutil.Process(server.pid).name().startswith("redis-server")
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def connected(port: int) -> socket.socket:
+    for _ in range(200):
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=10)
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+    raise AssertionError("Redis does not listen")
+
+
+@pytest.mark.parametrize("digest", [f"sha256:{'a' * 64}", "", "sha256:short"])
+def test_images_can_be_pinned_to_digests(tmp_path: Path, digest: str) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\necho '{digest}'\n")
+    docker.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [ROOT / "config/docker/pin-images.sh"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode == 0) == (len(digest) == 71)
+    if done.returncode == 0:
+        images = {DEFAULT.sub(r"\1", service["image"]) for service in SERVICES.values()} - {
+            f"llmsup:{__version__}"
+        }
+        assert set(done.stdout.splitlines()) >= {
+            f"{image.split(':')[0].split('/')[-1].upper()}_IMAGE={image}@{digest}" for image in images
+        }
+        assert any(line.startswith("PYTHON_IMAGE=python:") for line in done.stdout.splitlines())
