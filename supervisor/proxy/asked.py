@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from supervisor.errors import BadRequest, BodyTooLarge
-from supervisor.proxy import outline
+from supervisor.proxy import outline, request_bounds
 from supervisor.proxy.assembly import as_stream, with_progress
 from supervisor.proxy.assembly.ask import CONSIDERED
 from supervisor.proxy.continuation import CONTINUABLE
@@ -67,15 +67,15 @@ def read(exchange: Exchange, *, continuing: bool) -> None:
     """Set ``asked``, and whether the answer will be kept or assembled.
 
     Raises:
-        BadRequest: it is not a JSON object.
+        BadRequest: it is not a JSON object, or asks for what nobody may (`request_bounds`).
         BodyTooLarge: it has more elements than are read of one request, or a parameter that is too long.
     """
     if exchange.method != b"POST" or exchange.path not in JSON_POSTS:
         return
     asked = understood(exchange)
-    prompt = asked.get("prompt")
-    # A list of numbers is one prompt, in tokens.
-    exchange.several = isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int)
+    exchange.demand = request_bounds.check(
+        exchange.path, asked, body_bytes=len(exchange.body), texts=_texts(exchange)
+    )
     _arrange(exchange, asked, continuing)
     if len(exchange.body) > SMALL_BYTES:
         asked = {name: _reduced(asked[name]) for name in KEPT.intersection(asked)}
@@ -120,6 +120,8 @@ def understood(exchange: Exchange) -> dict[str, Any]:
         if infinite in asked.values():
             _refuse_infinite(asked, infinite)
     if exchange.outline is not None:
+        for name in [name for name in asked if name.startswith(outline.MARK)]:
+            _name(asked, name, exchange.body)
         for name, value in asked.items():
             if isinstance(value, str) and name not in _CONTENT:
                 asked[name] = _whole(name, value, exchange.body)
@@ -134,6 +136,27 @@ def _refuse_infinite(asked: dict[str, Any], infinite: float) -> None:
     """llama-server's reader knows no number beyond a double's range, and answers 500."""
     name = next(name for name, value in asked.items() if value == infinite)
     raise BadRequest(f"the number of {name!r} is too large")
+
+
+def _name(asked: dict[str, Any], mark: str, body: bytes) -> None:
+    """A name that is long, or was made so by escapes, is as good as any."""
+    name = _whole("a name", mark, body)
+    if name in asked and name != mark:
+        raise BadRequest(f"the body has {name[:80]!r} twice")
+    asked[name] = asked.pop(mark)
+
+
+def _texts(exchange: Exchange) -> request_bounds.Texts:
+    """What stands for texts in a body as it was understood."""
+    if exchange.outline is None:
+        return request_bounds.AS_THEY_ARE
+    body = exchange.body
+    return request_bounds.Texts(whole=lambda text: _whole("a text", text, body), size=_size)
+
+
+def _size(text: str) -> int:
+    place = outline.place(text)
+    return len(text) if place is None else place.stop - place.start - 2
 
 
 def _whole(name: str, value: str, body: bytes) -> str:

@@ -23,6 +23,7 @@ from supervisor.proxy.forecast import ServiceTimes
 from supervisor.proxy.former import Former
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.patience import Patience, hang_up_on_those_who_do_not_read
+from supervisor.proxy.request_bounds import ORDINARY
 from supervisor.proxy.retry import Retries, allowed, quarantined, reason_of
 from supervisor.proxy.suspects import Suspects
 from supervisor.proxy.ties import Ties
@@ -57,6 +58,7 @@ class Gate:
         self._suspects = Suspects(admission.quarantine, admission.clock)
         self._pool: Pool | None = None
         self._pool_generation = Generation(0)
+        self._short = False  # whose turn it is needs more leases than there are
         self._former = Former()
         self._doubted_at: int | None = None  # `view.checks` when doubt arose
         self._patience = Patience(admission.bounds.silence_s)
@@ -99,7 +101,11 @@ class Gate:
             not exchange.needs_slot
             or (
                 self._free
-                and (not self.waiting.size or (self._next() is None and self.waiting.passes(exchange)))
+                and (exchange.demand is ORDINARY or self._fits(exchange))
+                and (
+                    not self.waiting.size
+                    or (self._next() is None and not self._short and self.waiting.passes(exchange))
+                )
             )
         ):
             self._activate(exchange)
@@ -130,16 +136,22 @@ class Gate:
             and self.breaker.admits(self.leases)
         )
 
+    def _fits(self, exchange: Exchange) -> bool:
+        admission, slots = self._admission, self.view.slots
+        concurrent = admission.bounds.concurrent
+        room = min(slots - self.leases + self._former.leases, concurrent - admission.leases)
+        return room >= exchange.demand.leases(slots, concurrent)
+
     def _activate(self, exchange: Exchange) -> None:
         self.active.add(exchange)
         self.waiting.go(exchange)
         self.asked += 1
         exchange.sent_to = self._pool_generation
         if exchange.needs_slot:
-            exchange.leased = True
+            exchange.leased = exchange.demand.leases(self.view.slots, self._admission.bounds.concurrent)
             exchange.began_at = self._admission.clock.now()
-            self.leases += 1
-            self._admission.leases += 1
+            self.leases += exchange.leased
+            self._admission.leases += exchange.leased
             if exchange.attempts:
                 exchange.retrying = True
                 self._retrying += 1
@@ -175,10 +187,10 @@ class Gate:
         self.active.discard(exchange)
         self.waiting.over(exchange)
         if exchange.leased:
-            exchange.leased = False
-            self.leases -= 1
-            self._admission.leases -= 1
-            self._former.leases -= exchange.sent_to != self._pool_generation
+            leases, exchange.leased = exchange.leased, 0
+            self.leases -= leases
+            self._admission.leases -= leases
+            self._former.leases -= leases * (exchange.sent_to != self._pool_generation)
             if exchange.retrying:
                 exchange.retrying = False
                 self._retrying -= 1
@@ -262,10 +274,13 @@ class Gate:
         return True
 
     def _next(self) -> Exchange | None:
-        """Whose turn it is, of those that may go; mostly that is the first."""
+        """Whose turn it is, of those that may go. Who needs more room than there is yet, is not passed by."""
+        self._short = False
         for exchange in self.waiting.in_turn(free=self._free):
             if not exchange.attempts or self._may_retry(exchange):
-                return exchange
+                if exchange.demand is not ORDINARY and exchange.needs_slot:
+                    self._short = not self._fits(exchange)
+                return None if self._short else exchange
         return None
 
     def first_token(self, exchange: Exchange) -> None:

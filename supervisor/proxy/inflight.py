@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from supervisor.errors import Conflict
+from supervisor.proxy.request_bounds import ORDINARY
 from supervisor.proxy.trace import Traces
 from supervisor.types import Generation
 
@@ -73,6 +74,7 @@ class Exchange:
         "crashes",
         "deadline",
         "delayed",
+        "demand",
         "fields",
         "final",
         "first_token_at",
@@ -104,7 +106,6 @@ class Exchange:
         "sent_at",
         "sent_to",
         "served",
-        "several",
         "share",
         "status",
         "stream",
@@ -129,7 +130,7 @@ class Exchange:
         self.body = b""
         self.asked: dict[str, Any] | None = None  # the body, understood
         self.outline: Outline | None = None  # of a large body, until it is read
-        self.several = False  # prompts in one request, of which llama-server counts one only
+        self.demand = ORDINARY  # what of the body its model must judge
         self.outgoing: bytes | None = None
         self.outgoing_target = b""
         self.assembled = False  # the client asked for one piece, the child is asked for a stream
@@ -146,7 +147,7 @@ class Exchange:
         self.client = ANONYMOUS
         self.gate: Gate | None = None
         self.needs_slot = True
-        self.leased = False
+        self.leased = 0  # slots it has: as many as it makes answers
         self.grant: Grant | SharedGrant | None = None  # what it has been charged
         self.meter: Meter | None = None  # counts the tokens of its answer as they come
         self.usage: Usage | None = None  # what it took, when the child has said so

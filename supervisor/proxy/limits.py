@@ -15,25 +15,21 @@ import structlog
 
 from supervisor.clock import Clock
 from supervisor.errors import LlmsupError, ServiceError
-from supervisor.proxy import cached, limit_headers
+from supervisor.proxy import cached, limit_headers, request_bounds, settlement
 from supervisor.proxy.counting import PromptCounter
 from supervisor.proxy.decision import WAIT, Decision
-from supervisor.proxy.inflight import LEFT, Client, Exchange
+from supervisor.proxy.inflight import Client, Exchange
 from supervisor.ratelimit.limiter import Limiter, Refused
 from supervisor.ratelimit.pools import OF_KEYS, Pool
 from supervisor.ratelimit.store_redis import SharedLimiter, Unavailable, Verdict
-from supervisor.ratelimit.tokens import OutputLength, estimate, prompt_of
+from supervisor.ratelimit.tokens import OutputLengths, estimate, prompt_of
 from supervisor.ratelimit.violations import Violations
-from supervisor.types import ModelName
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("limits")
 
 ANTHROPIC = b"/v1/messages"
 CONCURRENT = "concurrent"
 ALL = "all"  # in the place of one policy: who is admitted, is so by all of them
-# What a body may call its cap on generated tokens, in the dialects there are.
-_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
-
 
 Decide = Callable[[], Decision]
 Tell = Callable[[str, str, int], None]
@@ -99,7 +95,7 @@ class Limits:
         self._clock = clock
         self._violations = Violations()
         self.tell: Tell = _nobody  # of each client, limit and number of refusals, once a minute
-        self._outputs: dict[ModelName, OutputLength] = {}
+        self._outputs = OutputLengths()
         self._of_tokens: dict[str, bool] = {}
         self._of_others = False
         self._note(pools, shared or {})
@@ -247,11 +243,11 @@ class Limits:
             return 0
         if prompt is None:
             prompt = prompt_of(len(exchange.body))
-        return estimate(prompt, _cap(exchange), self._output(exchange), gate.view.context_size)
-
-    def _output(self, exchange: Exchange) -> OutputLength:
-        assert exchange.gate is not None  # noqa: S101  stage 3 set it
-        return self._outputs.setdefault(exchange.gate.view.name, OutputLength())
+        if exchange.path not in settlement.WRITING:
+            return prompt if exchange.demand.reads_only else 0
+        output = self._outputs.of(exchange.client.name, gate.view.name)
+        cap = request_bounds.cap(exchange.asked or {})
+        return estimate(prompt, cap, output, gate.view.context_size, exchange.demand.sequences)
 
     def _refusal(self, client: Client, path: bytes, refused: Refused, now_ns: int) -> RateLimited:
         self._violations.add(client.name, refused.limit, now_ns)
@@ -278,18 +274,15 @@ class Limits:
         if not self._of_tokens.get(exchange.client.pool, self._of_others):
             grant.settle(None, now_ns)
             return
+        grant.settle(settlement.taken(exchange), now_ns)
         usage = exchange.usage
-        if usage is not None and not exchange.several:
-            prompt = usage.prompt or prompt_of(len(exchange.body))  # 0: it was not told
-            grant.settle(prompt + usage.completion, now_ns)
-            if usage.completion:
-                self._output(exchange).learn(usage.completion)
-        elif exchange.produced:  # it was left or cut in the middle
-            grant.settle(prompt_of(len(exchange.body)) + exchange.produced, now_ns)
-        elif exchange.status >= 400 and exchange.status != LEFT:  # an error is an answer of no tokens
-            grant.settle(0, now_ns)
-        else:
-            grant.settle(None, now_ns)
+        if (
+            usage is not None
+            and usage.completion
+            and exchange.demand.sequences == 1
+            and exchange.gate is not None
+        ):
+            self._outputs.of(exchange.client.name, exchange.gate.view.name).learn(usage.completion)
 
     def sweep(self) -> None:
         """Once a second: forget the idle, and tell of those who were refused in the minute that is over."""
@@ -309,16 +302,6 @@ def _settled(now_ns: int) -> Callable[["asyncio.Future[Verdict]"], None]:
             outcome.settle(0, now_ns)
 
     return settle
-
-
-def _cap(exchange: Exchange) -> int | None:
-    """The cap on generated tokens that the request sets itself, if it does."""
-    asked = exchange.asked or {}
-    for name in _CAPS:
-        value = asked.get(name)
-        if type(value) is int:
-            return value
-    return None
 
 
 def _told(client: str, refused: Refused) -> str:

@@ -11,7 +11,8 @@ from supervisor.errors import BadRequest, NotFound
 from supervisor.proxy import asked
 from supervisor.proxy.gate import Gate
 from supervisor.proxy.inflight import Exchange
-from supervisor.types import ModelName
+from supervisor.proxy.request_bounds import ORDINARY
+from supervisor.types import KIB, ModelName
 
 # Answered by llama-server's HTTP threads without inference: they need no slot.
 SLOTLESS = frozenset(
@@ -20,6 +21,9 @@ SLOTLESS = frozenset(
     b"/v1/responses/input_tokens /responses/input_tokens /v1/chat/completions/control".split()
 )
 
+# Of larger ones there are no more at a time than there are slots: 1 MiB to /tokenize takes 60 MiB and 0.4 s.
+SLOTLESS_BYTES = 64 * KIB
+
 
 def chooser(
     gates: Mapping[ModelName, Gate], default: Callable[[], ModelName], aliases: Mapping[str, ModelName]
@@ -27,11 +31,16 @@ def chooser(
     """Stage 3 for these models, which may change while requests come."""
 
     def choose(exchange: Exchange) -> None:
-        exchange.needs_slot = exchange.method == b"POST" and exchange.path not in SLOTLESS
+        exchange.needs_slot = exchange.method == b"POST" and (
+            exchange.path not in SLOTLESS or len(exchange.body) > SLOTLESS_BYTES
+        )
         if len(gates) == 1:
             (exchange.gate,) = gates.values()
         else:
             exchange.gate = _named(exchange, gates, aliases, default())
+        if exchange.demand is not ORDINARY:
+            view = exchange.gate.view
+            exchange.demand.check(context_size=view.context_size, slots=view.slots)
 
     return choose
 

@@ -54,11 +54,12 @@ _CHOICES = {b'{"choices":[{"f': b'},{"finish_reason":', b'{"choices":[{"t': b'},
 
 class Usage(NamedTuple):
     """In tokens. ``prompt``: cached ones included, 0 where the bytes do not tell; ``cached``: of them, those that were in
-    the cache; ``completion``: generated."""
+    the cache; ``completion``: generated; ``answers``: of how many it tells, the others of several being taken as equal."""
 
     prompt: int
     completion: int
     cached: int = 0
+    answers: int = 1
 
 
 def of_body(body: bytes) -> Usage | None:
@@ -137,11 +138,15 @@ def _figures(text: bytes, at: int, length: int) -> dict[bytes, int]:
 def _of_each(body: bytes) -> Usage | None:
     """The native answer to several prompts: each has its timings."""
     sum_ = Usage(0, 0)
+    found = 0
     at = -1
     while (at := body.find(_TIMINGS, at + 1)) >= 0:
         one = _timings(body, at)
         if one is not None:
-            sum_ = Usage(sum_.prompt + one.prompt, sum_.completion + one.completion, sum_.cached + one.cached)
+            found += 1
+            sum_ = Usage(
+                sum_.prompt + one.prompt, sum_.completion + one.completion, sum_.cached + one.cached, found
+            )
     return sum_ if sum_.completion else None
 
 

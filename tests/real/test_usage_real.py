@@ -161,7 +161,10 @@ def test_native_answers_to_several_prompts_are_summed(ports: dict[str, int]) -> 
     each = [truth(one) for one in json.loads(body)]
     assert len(each) == 2
     assert of_body(body) == Usage(
-        sum(one.prompt for one in each), sum(one.completion for one in each), sum(one.cached for one in each)
+        sum(one.prompt for one in each),
+        sum(one.completion for one in each),
+        sum(one.cached for one in each),
+        answers=2,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from supervisor.proxy.inflight import LEFT, Client, Exchange
 from supervisor.proxy.limits import Limits, LimitsUnavailable, RateLimited, TooManyAtOnce
+from supervisor.proxy.request_bounds import Demand
 from supervisor.proxy.usage import Meter, Usage
 from supervisor.ratelimit.limiter import Grant, Limiter
 from supervisor.ratelimit.pools import pool
@@ -82,13 +83,19 @@ def metered(tokens: int) -> Meter:
     return meter
 
 
+TWO = Demand(sequences=2)
+
 ENDS: dict[str, tuple[dict[str, Any], int, int]] = {
     "never sent": ({"attempts": 0}, 0, 0),
     "refused after it was sent": ({"unserved": True}, 0, 0),
     "it was told what it took": ({"usage": Usage(50, 7), "status": 200}, 1, 57),
     "the prompt was not told": ({"usage": Usage(0, 7), "status": 200}, 1, 107),
-    "nobody knows": ({"status": 200}, 1, GUESS),
-    "of several only one was told": ({"usage": Usage(5, 7), "several": True, "status": 200}, 1, GUESS),
+    "nobody knows": ({"status": 200}, 1, 100 + 4096),
+    "nobody knows, and it had a cap": ({"status": 200, "asked": {"max_tokens": 400}}, 1, 500),
+    "of two only one was told": ({"usage": Usage(5, 7), "demand": TWO, "status": 200}, 1, 100 + 2 * 4096),
+    "both of two were told": ({"usage": Usage(9, 7, answers=2), "demand": TWO, "status": 200}, 1, 16),
+    "two were counted": ({"usage": Usage(5, 7), "meter": metered(90), "demand": TWO, "status": 200}, 1, 190),
+    "left with a part that was not counted": ({"status": LEFT, "answering": True}, 1, 100 + 4096),
     "left in the middle": ({"meter": metered(9), "status": LEFT}, 1, 109),
     "left before the first token": ({"status": LEFT}, 1, GUESS),
     "llama-server refused it": ({"status": 400}, 1, 0),

@@ -21,6 +21,7 @@ from supervisor.proxy.headers import read_request
 from supervisor.proxy.inflight import LEFT, Client, Exchange, InFlight
 from supervisor.proxy.limits import Limits
 from supervisor.proxy.pipeline import Pipeline, Wiring
+from supervisor.proxy.sequences import WRITING
 from supervisor.proxy.ties import Ties
 from supervisor.proxy.turns import Share
 from supervisor.proxy.usage import Meter, Usage
@@ -34,6 +35,7 @@ from tests.support.proxyrig import view
 MODELS = ("one", "two")
 LARGE = b'{"model": "%b", "x": "' + b"x" * 10_000 + b'"}'
 SMALL = b'{"model": "%b"}'
+CONTEXT_TOKENS = 4096  # of each model
 TOKEN = b'data: {"stop":false}\n\n'
 CLIENTS = {"ann": "user", "bob": "user", "cid": "bulk", "dan": "nothing"}
 FIELDS = {
@@ -409,8 +411,11 @@ class Requests(RuleBasedStateMachine):
             self.books.end(grant, (usage.prompt or guess) + usage.completion, now_ns)
         elif produced:
             self.books.end(grant, guess + produced, now_ns)
-        else:
-            self.books.end(grant, 0 if exchange.status not in {0, 200, LEFT} else None, now_ns)
+        elif exchange.status not in {0, 200, LEFT}:
+            self.books.end(grant, 0, now_ns)
+        else:  # it was answered and did not say, or left before it was
+            told = exchange.status != LEFT and exchange.path in WRITING
+            self.books.end(grant, guess + CONTEXT_TOKENS if told else None, now_ns)
         exchange.body = b""
 
     # ---- what always holds

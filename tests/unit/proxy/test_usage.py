@@ -111,7 +111,8 @@ def parsed_usage(*answers: dict[str, Any]) -> Usage:
             prompt += usage["prompt_tokens"]
             completion += usage["completion_tokens"] * len(answer["choices"])
             cached += usage["prompt_tokens_details"]["cached_tokens"]
-    return Usage(prompt, completion, cached)
+    told = len(answers) if "usage" not in answers[0] else 1
+    return Usage(prompt, completion, cached, told)
 
 
 # ---- unstreamed

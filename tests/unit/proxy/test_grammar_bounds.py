@@ -1,0 +1,114 @@
+"""`proxy.grammar_bounds`: grammars that llama-server would die or stand still of are recognised, all others pass."""
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.errors import BadRequest
+from supervisor.proxy.grammar_bounds import (
+    MAX_DEPTH,
+    MAX_ELEMENTS,
+    MAX_GRAMMAR_BYTES,
+    MAX_LOOSE,
+    MAX_PATTERN_BYTES,
+    MAX_SPAN,
+    check_grammar,
+    check_pattern,
+)
+
+GRAMMARS = sorted((Path(__file__).parents[3] / "vendor/llama.cpp/grammars").glob("*.gbnf"))
+
+ORDINARY = {
+    "a choice": 'root ::= "yes" | "no"',
+    "of json_schema_to_grammar.py": 'root ::= "{" space a-kv ( "," space ( b-kv b-rest | c-kv ) )? "}" space\n'
+    'b-rest ::= ( "," space c-kv )?\na-kv ::= "\\"a\\"" space ":" space char{1,40}\nb-kv ::= "b"\nc-kv ::= "c"\n'
+    'char ::= [^"\\\\\\x7F\\x00-\\x1F] | [\\\\] (["\\\\bfnrt] | "u" [0-9a-fA-F]{4})\nspace ::= | " " | "\\n"{1,2} [ \\t]{0,20}',
+    "right recursion behind what may be absent": "root ::= item ws root?\nws ::= [ \\t\\n]*\nitem ::= [a-z]+ ws",
+    "a long text": "root ::= [a-z ]{0,2000}",
+    "two lengths": "root ::= [a-z]{0,200} [0-9]{0,200}",
+    "many optional ones, apart": "root ::= " + '"a"? "b" ' * 400,
+    "parentheses in texts and sets": "root ::= " + '"((((" [)((] ' * 300,
+    "comments": "# " + "(" * 1000 + '\nroot ::= "a"',
+    "nothing that parses": "?{3}) ) ::= | *",
+}
+
+
+@pytest.mark.parametrize("text", ORDINARY.values(), ids=ORDINARY.keys())
+def test_ordinary_grammars_pass(text):
+    check_grammar(text)
+
+
+@pytest.mark.skipif(not GRAMMARS, reason="llama.cpp has not been fetched")
+def test_those_of_llama_cpp_pass():
+    for path in GRAMMARS:
+        check_grammar(path.read_text())
+
+
+def depth(n: int) -> str:
+    return "root ::= " + "(" * n + '"a"' + ")" * n
+
+
+def chain(n: int) -> str:
+    return "root ::= r0\n" + "".join(f"r{i} ::= r{i + 1}\n" for i in range(n)) + f'r{n} ::= "a"'
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside"),
+    [
+        (depth(MAX_DEPTH - 1), depth(MAX_DEPTH)),
+        (chain(MAX_DEPTH - 2), chain(MAX_DEPTH)),
+        ('root ::= "' + "a" * (MAX_ELEMENTS // 2000 - 1) + '"{2000}', 'root ::= "' + "a" * (MAX_ELEMENTS // 2000) + '"{2000}'),
+        ("root ::= " + '"a"? ' * MAX_LOOSE, "root ::= " + '"a"? ' * (MAX_LOOSE + 1)),
+        ("root ::= " + "[a-z]* " * MAX_LOOSE, "root ::= " + "[a-z]* " * (MAX_LOOSE + 1)),
+        ("root ::= " + "r " * MAX_LOOSE + '\nr ::= "a"?', "root ::= " + "r " * (MAX_LOOSE + 1) + '\nr ::= "a" | ""'),
+        ("root ::= [a-z]{0,512} [a-z]{0,512}", "root ::= [a-z]{0,512} [a-z]{0,513}"),
+        ("root ::= [a-z]{1,513} [a-z]{1,513}", "root ::= [a-z]{1,513} [a-z]{1,514}"),
+        ("root ::= ([a-z]{0,512}) ([a-z]{0,512})", "root ::= ([a-z]{0,512}) ([a-z]{0,513})"),
+        (f'root ::= "a"{{0,{MAX_SPAN}}}', f'root ::= ("a"?){{0,{MAX_LOOSE + 1}}}'),
+        ('root ::= "' + "a" * (MAX_GRAMMAR_BYTES - 11) + '"', 'root ::= "' + "a" * (MAX_GRAMMAR_BYTES - 10) + '"'),
+    ],
+    ids=["depth", "rules", "elements", "optional", "stars", "named", "counted", "least", "groups", "repeated", "size"],
+)  # fmt: skip
+def test_just_inside_and_just_outside(inside, outside):
+    check_grammar(inside)
+    with pytest.raises(BadRequest, match="the most is"):
+        check_grammar(outside)
+
+
+def test_doubt_is_counted_through_rules():
+    doubling = "root ::= r0\n" + "".join(f"r{i} ::= r{i + 1} r{i + 1}\n" for i in range(9)) + "r9 ::= [a-z]?"
+    with pytest.raises(BadRequest, match="in a row"):
+        check_grammar(doubling)
+
+
+def test_rules_that_refer_to_themselves_end():
+    check_grammar("root ::= root | a\na ::= b? a\nb ::= a b")
+
+
+PATTERNS = [
+    r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){0,10}$",
+    r"^[\w.]{1,64}@[\w]{1,255}\.[a-z]{2,10}$",
+    r"^(?:[0-9]{4}-[0-9]{2}-[0-9]{2}T)?([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?$",
+    r"^\(\(\(\?\?\?\?$",
+    "^" + "[(((]" * 100 + "$",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_ordinary_patterns_pass(pattern):
+    check_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "^" + "(" * MAX_DEPTH + ")" * MAX_DEPTH + "$",
+        "^" + "a?" * (MAX_LOOSE + 1) + "$",
+        "^(a?){300}$",
+        "^" + "(a{0,200})" * 30 + "$",
+        "a" * (MAX_PATTERN_BYTES + 1),
+    ],
+)
+def test_patterns_are_held_to_the_same(pattern):
+    with pytest.raises(BadRequest):
+        check_pattern(pattern)
