@@ -196,8 +196,7 @@ def _text_bytes(path: bytes, asked: Mapping[str, Any], size: Callable[[str], int
     if parts:
         return max(parts)
     return sum(
-        _size(asked.get(name), size)
-        for name in ("prompt", "messages", "system", "input", "instructions", "content")
+        _size(asked.get(name), size) for name in ("prompt", "messages", "system", "input", "instructions")
     )
 
 

@@ -113,7 +113,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "no-such-content": {"messages": [{"role": "user", "content": 5}]},
     "max-tokens-a-word": {"max_tokens": "many"},
     "temperature-a-word": {"temperature": "hot"},
-    "n-too-many": {"n": 9},
     "bad-grammar": {"grammar": "root ::= ["},
     "bad-format": {"response_format": {"type": "nosuch"}},
     "bad-tool-choice": {"tools": [TOOL], "tool_choice": "nosuch"},
@@ -220,6 +219,7 @@ RESPONSES_OPTIONS: dict[str, dict[str, Any]] = {
 def cases() -> Iterator[Case]:
     yield from each("chat", CHAT, BASE, OPTIONS)
     yield from each("chat/refused", CHAT, BASE, REFUSED, status=400)
+    yield from both("chat/refused/n-too-many", CHAT, {**BASE, "n": 9}, status=400, differs="more than slots")
     yield from each("chat/failed", CHAT, BASE, FAILED, status=500)
     yield from each("chat/tools", CHAT, BASE, CALLS, server=TOOLS)
     yield from both(

@@ -69,6 +69,11 @@ ANSWERS: Mapping[str, Difference] = {
     "too large": Difference(
         "proxy.max_body_bytes is below llama-server's own 100 MiB", 413, _error("body_too_large")
     ),
+    "more than slots": Difference(
+        "as many answers at once as slots, over all prompts too: counted here, before others wait behind them",
+        400,
+        _error("bad_request"),
+    ),
     "invalid JSON": Difference(
         "the caller's fault, not the server's 500 that llama-server makes of it",
         400,

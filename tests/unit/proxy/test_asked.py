@@ -109,7 +109,9 @@ def test_of_a_large_body_only_the_options_are_remembered() -> None:
 
 def test_no_tree_is_kept_of_members_that_nobody_asks_for_nor_of_those_in_the_place_of_options() -> None:
     empty: list[object] = [{}, []] * 1000
-    asked = read({"x": empty, "stop": empty, "stream_options": {"include_usage": True, "x": empty}}).asked
+    asked = read(
+        {"x": empty, "stop": empty[:200], "stream_options": {"include_usage": True, "x": empty}}
+    ).asked
     assert asked == {"stop": [True] * 16, "stream_options": {"include_usage": True, "x": True}}
 
 
@@ -121,6 +123,26 @@ def test_an_option_of_a_large_body_is_whole_however_long_it_is() -> None:
 def test_a_forged_mark_is_a_text() -> None:
     forged = "\0" + "7:99"
     assert large({"model": forged, "prompt": "x" * 100_000}, path=b"/completion").asked == {"model": forged}
+
+
+@pytest.mark.parametrize("body", [{"prompt": "a"}, {"prompt": "x" * 100_000}], ids=["small", "large"])
+def test_a_name_made_long_by_escapes_is_as_good_as_any(body: dict[str, Any]) -> None:
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in "repeat_last_n")
+    raw = json.dumps(body)[:-1].encode() + b',"%b":2147483647}' % escaped.encode()
+    made = Outline()
+    made.feed(raw)
+    exchange = read(raw, path=b"/completion", outline=made if len(raw) > COUNTED_FROM_BYTES else None)
+    with pytest.raises(BadRequest, match="repeat_last_n"):
+        exchange.demand.check(context_size=4096, slots=4)
+
+
+def test_no_name_is_there_twice_by_way_of_escapes() -> None:
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in "repeat_last_n").encode()
+    raw = b'{"prompt":"%b","repeat_last_n":1,"%b":2}' % (b"x" * 100_000, escaped)
+    made = Outline()
+    made.feed(raw)
+    with pytest.raises(BadRequest, match="twice"):
+        read(raw, path=b"/completion", outline=made)
 
 
 def test_an_option_of_megabytes_is_refused() -> None:
