@@ -18,7 +18,8 @@ from supervisor.errors import LlmsupError, ModelUnavailable
 from supervisor.events import Inside, InstanceView
 from supervisor.proc.hang import Standing
 from supervisor.proxy import refusals
-from supervisor.proxy.breaker import Breaker, BreakerState
+from supervisor.proxy.breaker import Breaker
+from supervisor.proxy.canaries import half_open
 from supervisor.proxy.forecast import ServiceTimes
 from supervisor.proxy.former import Former
 from supervisor.proxy.inflight import Exchange
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from supervisor.proxy.admission import Admission
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
-
-CANARY_S = 10.0
 
 
 class Gate:
@@ -148,7 +147,10 @@ class Gate:
         self.asked += 1
         exchange.sent_to = self._pool_generation
         if exchange.needs_slot:
-            exchange.leased = exchange.demand.leases(self.view.slots, self._admission.bounds.concurrent)
+            demand, slots = exchange.demand, self.view.slots
+            exchange.leased = (
+                1 if demand is ORDINARY else demand.leases(slots, self._admission.bounds.concurrent)
+            )
             exchange.began_at = self._admission.clock.now()
             self.leases += exchange.leased
             self._admission.leases += exchange.leased
@@ -379,17 +381,9 @@ class Gate:
                 self._canaries = asyncio.create_task(self._half_open(), name=f"breaker.{self.view.name}")
 
     async def _half_open(self) -> None:
-        """Nobody's request is risked: canaries of our own say whether the child answers again."""
-        endpoint, clock = self.view.endpoint, self._admission.clock
-        while endpoint is not None and self.breaker.state is BreakerState.HALF_OPEN:
-            try:
-                async with asyncio.timeout(CANARY_S):
-                    answered = await self._ties.canary(endpoint)
-            except TimeoutError:
-                answered = False
-            if self.breaker.canary(clock.now(), answered=answered):
-                log.info("circuit breaker closed", model=self.view.name)
-                self._admission.pump()
+        if await half_open(self.breaker, self.view.endpoint, self._ties.canary, self._admission.clock):
+            log.info("circuit breaker closed", model=self.view.name)
+            self._admission.pump()
 
     def standing(self, generation: Generation) -> Standing:
         if generation != self._pool_generation:
