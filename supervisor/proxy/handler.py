@@ -45,6 +45,12 @@ class Handler(Protocol):
     def turn_away(self, exchange: Exchange, error: LlmsupError) -> None:
         """Answer it with what `look` has said."""
 
+    def spared(self, exchange: Exchange) -> LlmsupError | None:
+        """It came over a place that is kept for health checks and keys: why it is not for those, if it is not."""
+
+    def begin_spare(self, exchange: Exchange) -> None:
+        """As `begin`, of what came over such a place."""
+
     def begin(self, exchange: Exchange) -> None:
         """The request is complete and it is its turn to be answered."""
 

@@ -49,6 +49,7 @@ class Identity:
         self._require_key = rules.require_key
         self._of_keys: dict[str, Client] = {}
         self._without_key = _namer(rules)
+        self._is_proxy = _proxies(rules)
 
     def resolve(self, exchange: Exchange) -> None:
         """Set ``client``.
@@ -86,6 +87,10 @@ class Identity:
     def at(self, peer: str) -> Client:
         """One that is known by its address only."""
         return self._without_key(peer, None, None, None, None)
+
+    def trusts(self, peer: str) -> bool:
+        """Whether it is a proxy, behind which there are many."""
+        return self._is_proxy(peer)
 
     def is_admin(self, exchange: Exchange) -> bool:
         """Whether the request has an admin key. Raises Unauthorized as `resolve` does."""
@@ -133,6 +138,18 @@ def _namer(rules: Rules) -> Callable[..., Client]:
         return Client(label.decode("ascii"), label, _POOLS.get(label.partition(b":")[0], "anonymous"))
 
     return client
+
+
+def _proxies(rules: Rules) -> Callable[[str], bool]:
+    networks = tuple(network_of(text) for text in rules.trusted)
+
+    def trusted(peer: str) -> bool:
+        if peer.startswith(UID):
+            return int(peer.removeprefix(UID)) in rules.trusted_uids
+        address = address_of(peer)
+        return address is not None and within(address, networks)
+
+    return trusted
 
 
 def client_name(

@@ -97,6 +97,7 @@ class Exchange:
         "outgoing",
         "outgoing_target",
         "outline",
+        "owner",
         "path",
         "peer",
         "queue_ms",
@@ -137,6 +138,7 @@ class Exchange:
         self.stream: ClientStream | None = None
         self.continuable = False  # its answer is kept if it is a stream
         self.counted = 0  # bytes of the body that the budget of all bodies knows of
+        self.owner = ""  # as it knows its client
         self.http10 = False
         self.keep = True
         self.is_head = method == b"HEAD"

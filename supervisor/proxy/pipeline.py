@@ -4,7 +4,6 @@ A stage that objects raises; one that knows the answer returns it; `admission` m
 that makes a request leave this function before it is sent. Nothing here awaits.
 """
 
-import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,11 +20,12 @@ from supervisor.errors import (
     OriginNotAllowed,
     QueueFull,
     QueueTimeout,
+    RequestTimeout,
     UpstreamCrashed,
 )
 from supervisor.events import InstanceView
 from supervisor.keys.ring import Keyring
-from supervisor.proxy import answers, asked, cached, ingress, permission, route, stages
+from supervisor.proxy import answers, asked, cached, ingress, permission, places, route, stages
 from supervisor.proxy.admission import Admission
 from supervisor.proxy.console import Console, ConsoleRules
 from supervisor.proxy.cors import Cors, CorsRules
@@ -313,20 +313,53 @@ class Pipeline:
         self._limits.sweep()
         if self._console is not None:
             self._console.sweep(now)
+        unfinished = []
         for connection in list(self.connections):
             connection.sweep(now)
+            if connection.unfinished:
+                unfinished.append(connection)
+        most = places.bound(self.max_connections)
+        if len(unfinished) > most:
+            self._thin_out(unfinished, most, now)
+
+    def _thin_out(self, unfinished: list[ClientConnection], most: int, now: float) -> None:
+        """No address keeps more than its part of all places with requests that do not come; proxies have many clients."""
+        gone = [one for one in places.crowding(unfinished, most, now) if not self._identity.trusts(one.peer)]
+        if gone:
+            log.warning("requests that do not come", address=gone[0].peer, ended=len(gone))
+        for one in gone:
+            one.make_way(RequestTimeout(f"{most} requests of this address are incomplete already"))
 
     def make_room(self, newcomer: ClientConnection) -> None:
-        """Close the longest idle connections, several at once so that this is rare; else refuse the newcomer."""
-        idle = [one for one in self.connections if one.idle and one is not newcomer]
-        if not idle:
-            log.warning("no connection to spare", connections=len(self.connections))
-            newcomer.refuse(
-                QueueFull(f"{self.max_connections} connections are open already", hint="try again later")
-            )
+        """Those leave who can be spared; else the newcomer has one of the last places, or none."""
+        leaving = places.to_go([one for one in self.connections if one is not newcomer], self._clock.now())
+        for one in leaving:
+            if one.idle:
+                one.close_idle()
+            else:
+                one.make_way(RequestTimeout("the request was incomplete, and others need its place"))
+        over = len(self.connections) - self.max_connections
+        if leaving or over <= places.SPARE:
+            newcomer.spare = not leaving
             return
-        for one in heapq.nsmallest(1 + len(idle) // 20, idle, key=lambda one: one.since):
-            one.close_idle()
+        if over == places.SPARE + 1:
+            log.warning("no connection to spare", connections=len(self.connections))
+        newcomer.make_way(self._full())
+
+    def _full(self) -> QueueFull:
+        return QueueFull(f"{self.max_connections} connections are open already", hint="try again later")
+
+    def spared(self, exchange: Exchange) -> LlmsupError | None:
+        for_all = exchange.fields.key is not None or exchange.target in cached.HEALTH
+        return None if for_all else self._full()
+
+    def begin_spare(self, exchange: Exchange) -> None:
+        error = self.spared(exchange)
+        if error is None:
+            self.begin(exchange)
+        else:
+            exchange.keep = False
+            self.turn_away(exchange, error)
 
     def shut(self) -> None:
         """Close idle connections now, the others after their current answer."""

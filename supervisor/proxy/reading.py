@@ -15,7 +15,7 @@ from supervisor.proxy.asked import JSON_POSTS
 from supervisor.proxy.handler import Handler
 from supervisor.proxy.headers import MAX_HEAD_BYTES, MEMO_BYTES
 from supervisor.proxy.heads import KnownHead
-from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.inflight import ANONYMOUS, Exchange
 from supervisor.proxy.outline import Outline
 from supervisor.proxy.upload import COUNTED_FROM_BYTES
 
@@ -46,6 +46,8 @@ class RequestReader(asyncio.Protocol):
         "_unproductive",
         "_url",
         "_whole",
+        "begun",
+        "owner",
         "peer",
         "since",
     )
@@ -71,6 +73,8 @@ class RequestReader(asyncio.Protocol):
         self._closing = False
         self._discard = False
         self.peer = ""
+        self.owner = ""  # of the body that is being received, once it is counted
+        self.begun = 0.0  # the newest request
         self.since = 0.0
 
     # ---- the other half
@@ -183,7 +187,7 @@ class RequestReader(asyncio.Protocol):
         self._url = b""
         self._fields = []
         self._head_bytes = 0
-        self.since = self._handler.now
+        self.since = self.begun = self._handler.now
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -225,6 +229,9 @@ class RequestReader(asyncio.Protocol):
             return
         if size > handler.max_body_bytes:
             raise BodyTooLarge(f"the body has more than {handler.max_body_bytes} bytes")
+        if not self._counted:
+            known = exchange is not None and exchange.client is not ANONYMOUS
+            self.owner = exchange.client.name if exchange is not None and known else self.peer
         more, self._counted = size - self._counted, size
         handler.budget.take(self, more)
         if exchange is not None:
@@ -251,7 +258,7 @@ class RequestReader(asyncio.Protocol):
         if len(exchange.body) > self._handler.max_body_bytes:
             raise BodyTooLarge(f"the body has more than {self._handler.max_body_bytes} bytes")
         if self._counted:
-            exchange.counted, self._counted = self._counted, 0
+            exchange.counted, exchange.owner, self._counted = self._counted, self.owner, 0
             self._handler.budget.complete(self, exchange.counted)
         self._boundary = exchange.keep
         if exchange.keep and self._whole:

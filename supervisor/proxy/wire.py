@@ -19,6 +19,7 @@ from supervisor.proxy import answers
 from supervisor.proxy.forwarded import address_of
 from supervisor.proxy.handler import Handler, Hold
 from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.pace import Pace
 from supervisor.proxy.reading import RequestReader
 from supervisor.unixsocket import unix_peer
 
@@ -39,11 +40,14 @@ class ClientConnection(RequestReader):
     __slots__ = (
         "_half_closed",
         "_hold",
+        "_pace",
+        "_paced",
         "_queue",
         "_refusal",
         "_unread",
         "_unread_s",
         "current",
+        "spare",
         "stalled_since",
         "write",
     )
@@ -53,6 +57,9 @@ class ClientConnection(RequestReader):
         self._queue: deque[Exchange] = deque()
         self._hold = Hold(0)
         self._half_closed = False
+        self._pace: Pace | None = None  # of the body of `_paced`
+        self._paced: Exchange | None = None
+        self.spare = False  # it has a place that is kept for health checks and keys
         self._refusal: LlmsupError | None = None
         self.current: Exchange | None = None
         self.stalled_since: float | None = None
@@ -96,7 +103,8 @@ class ClientConnection(RequestReader):
         handler.connections.discard(self)
         self._forget_body()
         for waiting in self._queue:
-            handler.budget.give(waiting.counted)
+            if waiting.counted:
+                handler.budget.give(waiting.owner, waiting.counted)
         self._queue.clear()
         current, self.current = self.current, None
         if current is not None:
@@ -168,7 +176,7 @@ class ClientConnection(RequestReader):
     def _body_to_come(self, exchange: Exchange) -> bool:
         if self.current is not None or self._queue:
             return True  # it is looked at when it is its turn, and its client need not wait for a word (RFC 9110, 10.1.1)
-        error = self._handler.look(exchange)
+        error = self._handler.look(exchange) or (self._handler.spared(exchange) if self.spare else None)
         if error is not None:
             self._turn_away(exchange, error)
             return False
@@ -195,7 +203,10 @@ class ClientConnection(RequestReader):
 
     def _begin(self, exchange: Exchange) -> None:
         self.current = exchange
-        self._handler.begin(exchange)
+        if self.spare:
+            self._handler.begin_spare(exchange)
+        else:
+            self._handler.begin(exchange)
 
     def finish(self, exchange: Exchange) -> None:
         """The answer has been handed to the transport in full."""
@@ -263,7 +274,7 @@ class ClientConnection(RequestReader):
     def _done_with(self, exchange: Exchange) -> None:
         self._handler.end(exchange)  # which looks at its body
         if exchange.counted:
-            self._handler.budget.give(exchange.counted)
+            self._handler.budget.give(exchange.owner, exchange.counted)
         exchange.body = b""
 
     # ---- refusing and closing
@@ -328,19 +339,40 @@ class ClientConnection(RequestReader):
         elif self._hold & Hold.PIPELINE:  # its end is not seen while it is not read from
             self._ask_whether_gone()
         elif self.current is not None or self._hold:
-            return
+            self._pace = None  # it is we who hold it up
         elif self._incoming is not None:
-            if now - self.since > BODY_IDLE_TIMEOUT_S:
-                self._refuse(RequestTimeout(f"no byte of the body for {BODY_IDLE_TIMEOUT_S:g} s"))
+            self._watch_pace(now)
         elif self._head_bytes > 0:
             if now - self.since > HEADER_TIMEOUT_S:
                 self._refuse(RequestTimeout(f"the header took longer than {HEADER_TIMEOUT_S:g} s"))
         elif now - self.since > KEEP_ALIVE_S:
             self._close()
 
-    def refuse(self, error: LlmsupError) -> None:
-        """There is no place for this connection."""
-        self._refuse(error)
+    def _watch_pace(self, now: float) -> None:
+        """Of a body that is on its way."""
+        if now - self.since > BODY_IDLE_TIMEOUT_S:
+            self._refuse(RequestTimeout(f"no byte of the body for {BODY_IDLE_TIMEOUT_S:g} s"))
+            return
+        if self._pace is None or self._paced is not self._incoming:
+            self._pace, self._paced = Pace(now, self._body_size), self._incoming
+        crowded = self._counted > 0 and self._handler.budget.crowded
+        slow = self._pace.too_slow(now, self._body_size, crowded=crowded)
+        if slow is not None:
+            self._refuse(RequestTimeout(slow, hint="send it faster, or in parts"))
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it keeps a place with part of a request, and has shown no key."""
+        if self.current is not None or self._closing or not self.reading:
+            return False
+        return self._incoming is None or self._incoming.client.key is None
+
+    def make_way(self, error: LlmsupError) -> None:
+        """Its place is needed at once: there is no time to let the rest run out."""
+        self._discard = True
+        self._forget_body()
+        self._transport.write(self._handler.refusal(self.peer, error))
+        self._close()
 
     def close_idle(self) -> None:
         self._close()

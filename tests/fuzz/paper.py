@@ -69,6 +69,12 @@ class Clerk:
     def look(self, exchange: Exchange) -> None:
         """Everybody may ask anything."""
 
+    def spared(self, exchange: Exchange) -> None:
+        raise AssertionError("there are places enough")
+
+    def begin_spare(self, exchange: Exchange) -> None:
+        raise AssertionError("there are places enough")
+
     def turn_away(self, exchange: Exchange, error: LlmsupError) -> None:
         raise AssertionError("nobody is turned away")
 

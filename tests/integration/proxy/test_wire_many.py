@@ -5,13 +5,19 @@ import json
 import resource
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import psutil
 import pytest
 
+from supervisor.clock import SystemClock
+from supervisor.keys import store
+from supervisor.keys.key import Key
+from supervisor.keys.ring import Keyring
+from supervisor.proxy import places
 from supervisor.types import KIB, MIB
 from tests.support import rawhttp
-from tests.support.proxyrig import ProxyRig, until
+from tests.support.proxyrig import DEADLINE_S, ProxyRig, until
 from tests.support.scenarios import UNICODE
 from tests.support.upstream import ScriptedUpstream
 
@@ -69,12 +75,81 @@ def test_when_nobody_is_idle_the_newcomer_is_told(make_rig, upstream):
         one.post("/gated")
     until(lambda: len(upstream.begun) == 2, "both are asked")
     newcomer = rig.connect()
-    answer = newcomer.answer()
+    answer = newcomer.ask("/echo")
     assert (answer.status, answer.json()["error"]["code"]) == (503, "queue_full")
     assert answer.header("retry-after") is not None
     assert newcomer.ends()
+    assert rig.get("/health").status == 200, "some places are kept"
     upstream.go_on.set()
     assert [one.answer().status for one in busy] == [200, 200]
+
+
+def test_places_are_kept_for_keys_and_beyond_them_nobody_waits_for_a_word(make_rig, upstream, tmp_path):
+    path = tmp_path / store.FILE_NAME
+    text = store.create(path, Key(id="", name="bob", digest=b"", created=datetime.now(UTC)))[0]
+    ring = Keyring(path, SystemClock().wall)
+    rig = make_rig(slots=2, keyring=ring)
+    assert rig.start(ring.reload()).wait(DEADLINE_S)
+    limit_to(rig, 2)
+    busy = [rig.connect() for _ in range(2)]
+    for one in busy:
+        one.post("/gated")
+    until(lambda: len(upstream.begun) == 2, "both are asked")
+    known = []
+    for _ in range(places.SPARE):  # one after another: an idle connection would make room for the next
+        known.append(rig.connect())
+        known[-1].post("/gated", headers={"Authorization": f"Bearer {text}"})
+        until(lambda: len(rig.pipeline.in_flight.rows) == 2 + len(known), "it is let in")
+    refused = rig.connect()
+    assert refused.answer().status == 503
+    assert refused.ends()
+    upstream.go_on.set()
+    assert {one.answer().status for one in (*busy, *known)} == {200}
+
+
+def test_incomplete_requests_make_room_before_idle_connections_do(rig, monkeypatch):
+    monkeypatch.setattr(places, "TIME_TO_COME_S", 0.05)
+    limit_to(rig, 10)
+    idle = [rig.connect() for _ in range(2)]
+    assert [one.ask("/health").status for one in idle] == [200, 200]
+    slow = [rig.connect() for _ in range(8)]
+    for one in slow[:4]:
+        one.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n{")
+    for one in slow[4:]:
+        one.send(b"POST /v1/chat")
+    until(lambda: len([1 for one in rig.pipeline.connections if one.unfinished]) == 8, "they are there")
+    sweeps = rig.sweeps
+    until(lambda: rig.sweeps > sweeps + 5, "time passes")
+    for _ in range(4):
+        assert rig.get("/health").status == 200
+    assert [one.ask("/health").status for one in idle] == [200, 200]
+    assert rig.connections() == 9
+
+
+def test_one_address_keeps_a_part_of_all_places_incomplete_and_no_more(make_rig, monkeypatch):
+    monkeypatch.setattr(places, "TIME_TO_COME_S", 0.02)
+    monkeypatch.setattr(places, "AT_LEAST", 3)
+    rig = make_rig(trusted_proxies=())
+    limit_to(rig, 40)
+    slow = [rig.connect() for _ in range(10)]
+    for one in slow:
+        one.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n{")
+    until(lambda: rig.connections() == 40 // places.PART, "the rest has gone")
+    assert rig.get("/health").status == 200
+
+
+def test_a_proxy_may_bring_as_many_as_there_are_places(make_rig, monkeypatch):
+    monkeypatch.setattr(places, "TIME_TO_COME_S", 0.02)
+    monkeypatch.setattr(places, "AT_LEAST", 3)
+    rig = make_rig()
+    limit_to(rig, 40)
+    slow = [rig.connect() for _ in range(10)]
+    for one in slow:
+        one.send(b"POST /v1/chat")
+    until(lambda: rig.connections() == 10, "they are there")
+    sweeps = rig.sweeps
+    until(lambda: rig.sweeps > sweeps + 5, "time passes")
+    assert rig.connections() == 10
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import pytest
 
-from supervisor.proxy import patience, wire
+from supervisor.proxy import pace, patience, wire
 from supervisor.types import KIB, MIB
 from tests.support import rawhttp
 from tests.support.proxyrig import until
@@ -53,6 +53,33 @@ def test_a_body_that_stops_is_a_408(short, rig, upstream, part):
     refused(client, 408, "request_timeout")
     assert upstream.begun == []
     assert rig.call(lambda: rig.pipeline.budget.used_bytes) == 0
+
+
+def test_a_body_of_a_byte_now_and_then_is_a_408(rig, monkeypatch):
+    monkeypatch.setattr(pace, "SPAN_S", 0.2)
+    client = rig.connect(0.01)
+    client.send(rawhttp.request("POST", "/echo", None, {"Content-Length": "200000"}) + bytes(1000))
+
+    def answered() -> bool:
+        try:
+            client.send(b"x")
+            return not client.reader.is_closed() and bool(client.reader.buffer)
+        except OSError:
+            return True
+
+    until(answered, "it is refused")
+    answer = client.answer()
+    assert (answer.status, answer.json()["error"]["code"]) == (408, "request_timeout")
+
+
+def test_who_fills_the_budget_and_sends_no_more_loses_it_to_who_waits(make_rig, monkeypatch):
+    monkeypatch.setattr(pace, "CROWDED_SPAN_S", 0.2)
+    rig = make_rig(budget_bytes=400_000)
+    slow = [rig.connect() for _ in range(3)]
+    for one in slow:
+        one.send(rawhttp.request("POST", "/echo", None, {"Content-Length": "200000"}) + bytes(150_000))
+    until(lambda: rig.pipeline.budget.used_bytes == 450_000, "they have all there is")
+    assert rig.ask("/tokenize", b'{"content":"%b"}' % (b"y" * 100_000)).status == 200
 
 
 def test_a_body_that_moves_is_waited_for(rig, monkeypatch):

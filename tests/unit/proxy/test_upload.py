@@ -13,6 +13,7 @@ class Client:
     """A sender of bodies, as the wire is one."""
 
     budget: BodyBudget
+    owner: str
     to_send: int = 0
     sent: int = 0
     held: bool = False
@@ -42,12 +43,12 @@ class Client:
         self.held = False
 
     def answered(self) -> None:
-        self.budget.give(self.whole.pop())
+        self.budget.give(self.owner, self.whole.pop())
 
 
-def clients(limit: int, *bodies: int) -> tuple[BodyBudget, list[Client]]:
+def clients(limit: int, *bodies: int, owners: str = "abcdefgh") -> tuple[BodyBudget, list[Client]]:
     budget = BodyBudget(limit)
-    return budget, [Client(budget, to_send=size) for size in bodies]
+    return budget, [Client(budget, owner, to_send=size) for size, owner in zip(bodies, owners, strict=False)]
 
 
 def test_below_the_limit_nobody_waits():
@@ -117,6 +118,37 @@ def test_whose_last_piece_was_one_too_many_is_read_from_again():
     assert not last.held
 
 
+def test_beyond_its_share_a_client_sends_one_body_at_a_time_and_others_go_on():
+    budget, [one, two, three, other] = clients(100, 40, 40, 40, 40, owners="aaab")
+    one.send(30)
+    two.send(30)
+    assert (one.held, two.held) == (False, False), "the first beyond the share is exempt"
+    three.send(10)
+    assert three.held
+    assert budget.crowded
+    other.send(20)
+    assert not other.held
+
+
+def test_a_client_waits_for_its_own_complete_bodies_only():
+    _, [one, two, other] = clients(100, 60, 30, 30, owners="aab")
+    one.send(60)
+    two.send(10)
+    other.send(30)
+    assert two.held
+    other.answered()
+    assert two.held
+    one.answered()
+    assert not two.held
+
+
+def test_nothing_is_kept_of_who_has_nothing_here():
+    budget, [one] = clients(100, 60)
+    one.send(60)
+    one.answered()
+    assert not budget._shares
+
+
 def test_it_prints_itself():
     assert repr(BodyBudget(7)) == "<BodyBudget 0 of 7 bytes, 0 waiting>"
 
@@ -130,9 +162,9 @@ STEPS = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(STEPS)
-def test_whatever_happens_everybody_is_served_in_the_end(steps):
-    budget, crowd = clients(100, *[0] * 5)
+@given(STEPS, st.sampled_from(["abcde", "aaaaa", "aabbb"]))
+def test_whatever_happens_everybody_is_served_in_the_end(steps, owners):
+    budget, crowd = clients(100, *[0] * 5, owners=owners)
     for who, what, size in steps:
         client = crowd[who]
         if what == "answered":
@@ -157,9 +189,9 @@ def test_whatever_happens_everybody_is_served_in_the_end(steps):
     assert budget.used_bytes == 0
 
 
-@given(STEPS)
-def test_what_is_held_is_bounded_by_the_limit_and_one_read_each(steps):
-    budget, crowd = clients(100, *[0] * 5)
+@given(STEPS, st.sampled_from(["abcde", "aaaaa", "aabbb"]))
+def test_what_is_held_is_bounded_by_the_limit_and_one_read_each(steps, owners):
+    budget, crowd = clients(100, *[0] * 5, owners=owners)
     largest = 160  # of one body: the exempt one is read in full
     for who, what, size in steps:
         client = crowd[who]

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -119,7 +120,11 @@ def test_no_bytes_at_all_break_it(raw, places):
 
 
 def test_who_exceeds_the_budget_with_the_last_piece_is_read_from_again():
-    clerk, paper, other = Clerk(), Paper(), object()
+    clerk, paper, other = (
+        Clerk(),
+        Paper(),
+        SimpleNamespace(owner="other", wait_for_budget=list, budget_free=list),
+    )
     clerk.budget = BodyBudget(200_000)
     clerk.budget.take(other, 199_000)
     clerk.budget.complete(other, 199_000)
@@ -129,7 +134,7 @@ def test_who_exceeds_the_budget_with_the_last_piece_is_read_from_again():
     assert len(clerk.asked) == 1
     assert paper.reading
     connection.connection_lost(None)
-    clerk.budget.give(199_000)
+    clerk.budget.give("other", 199_000)
     assert clerk.budget.used_bytes == 0
 
 
