@@ -23,6 +23,7 @@ from supervisor.control.rundir import RunDir
 from supervisor.control.server import ControlServer
 from supervisor.control.streams import Streams
 from supervisor.desk import Around, Desk
+from supervisor.handshakes import TlsServer
 from supervisor.listen import Listener, UnixListener, handed_over
 from supervisor.observe import logging as observe_logging
 from supervisor.observe.systemd import Notifier, keep_alive
@@ -185,7 +186,7 @@ class Daemon:
             jobs.append(self._job("config", watch.keep))
         return jobs
 
-    async def _shut_down(self, server: asyncio.Server) -> None:
+    async def _shut_down(self, server: asyncio.Server | TlsServer) -> None:
         """Top to bottom: refuse, drain, end the children, let clients read the rest, close. (FAULTS 26)"""
         log.info("stopping", in_flight=len(self._parts.in_flight.rows))
         self._notifier.stopping()

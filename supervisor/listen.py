@@ -17,12 +17,11 @@ import structlog
 from supervisor import unixsocket
 from supervisor.clock import Clock
 from supervisor.errors import ConfigError, Conflict, LlmsupError, PermissionDenied
+from supervisor.handshakes import TlsServer
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("listen")
 
 BACKLOG = 1024
-HANDSHAKE_TIMEOUT_S = 10.0  # as long as a header may take
-GOODBYE_TIMEOUT_S = 2.0  # for the peer's close_notify, of which nothing depends
 FIRST_HANDED = 3  # SD_LISTEN_FDS_START
 UNIT_HINT = "the socket unit needs ListenStream= and Accept=no"
 # This user and their group, as other daemons' sockets have it. Where the folder has the setgid bit its group counts.
@@ -48,18 +47,11 @@ class Listener:
         loop: asyncio.AbstractEventLoop,
         factory: Callable[[], asyncio.Protocol],
         tls: ssl.SSLContext | None = None,
-    ) -> asyncio.Server:
+    ) -> asyncio.Server | TlsServer:
         """Accept from now on; with ``tls``, `factory` hears of a connection when its handshake is done."""
         if tls is None:
             return await loop.create_server(factory, sock=self._socket, backlog=BACKLOG)
-        return await loop.create_server(
-            factory,
-            sock=self._socket,
-            backlog=BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-            ssl_shutdown_timeout=GOODBYE_TIMEOUT_S,
-        )
+        return TlsServer(self._socket, factory, tls)
 
     def close(self) -> None:
         self._socket.close()

@@ -5,11 +5,13 @@ import resource
 import socket
 from collections.abc import Mapping
 
+from supervisor import handshakes
 from supervisor.control import page
 from supervisor.control.rundir import RunDir
 from supervisor.proc import profile
 from supervisor.proc.command import CACHE_RAM_SHARE, HTTP_THREADS_SPARE, ModelSpec
 from supervisor.proc.lineup import Terms
+from supervisor.proxy import places
 from supervisor.proxy.bounds import Bounds, RetryBounds
 from supervisor.proxy.breaker import BreakerBounds
 from supervisor.proxy.console import ConsoleRules
@@ -133,11 +135,14 @@ def console_rules(settings: Settings) -> ConsoleRules:
 
 
 def max_connections(settings: Settings) -> int:
-    """As many clients as descriptors allow, less what children, logs, control and connections to them need."""
+    """As many clients as descriptors allow, less what children, logs, control and connections to them need, and who is not
+    counted among clients: the last to be let in, and those who are still shaking hands.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError, OSError):  # macOS does not take its own "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     slots = sum(model.parallel for model in settings.models.values())
     upstream = min(slots, settings.proxy.max_concurrent_requests) + HTTP_THREADS_SPARE
-    return max(MIN_CLIENTS, min(MAX_CLIENTS, limit - OWN_DESCRIPTORS - upstream))
+    outside = places.SPARE + (handshakes.MOST if settings.tls.cert_file is not None else 0)
+    return max(MIN_CLIENTS, min(MAX_CLIENTS, limit - OWN_DESCRIPTORS - upstream - outside))

@@ -332,7 +332,8 @@ class Pipeline:
 
     def make_room(self, newcomer: ClientConnection) -> None:
         """Those leave who can be spared; else the newcomer has one of the last places, or none."""
-        leaving = places.to_go([one for one in self.connections if one is not newcomer], self._clock.now())
+        others = [one for one in self.connections if one is not newcomer]
+        leaving = places.to_go(others, places.bound(self.max_connections), self._clock.now())
         for one in leaving:
             if one.idle:
                 one.close_idle()

@@ -1,8 +1,8 @@
 """Who gives up a place when there are too few: what is incomplete and nobody's known first. Pure.
 
 A place is a connection. An address that keeps many requests incomplete loses its slowest ones beyond a bound, always; all
-others go on. When all places are taken, incomplete requests go before idle connections, those of whoever has
-most of them first; a request that is being answered keeps its place. Where that makes no room, a few places beyond
+others go on. When all places are taken, those go first who have had their last answer, then
+incomplete requests, those of whoever has most of them before others, then idle connections; a request that is being answered keeps its place. Where that makes no room, a few places beyond
 the limit are for health checks and for clients with keys.
 """
 
@@ -29,6 +29,10 @@ class Place(Protocol):
     def unfinished(self) -> bool:
         """Part of a request has come, of somebody who has shown no key."""
 
+    @property
+    def refused(self) -> bool:
+        """It has had its last answer, and still sends."""
+
 
 P = TypeVar("P", bound=Place)
 
@@ -52,12 +56,18 @@ def crowding(unfinished: Iterable[P], most: int, now: float) -> list[P]:
     return gone
 
 
-def to_go(places: Collection[P], now: float) -> list[P]:
-    """Who leaves so that there is room; nobody, where all are being answered."""
-    unfinished = [one for one in places if one.unfinished and now - one.begun >= TIME_TO_COME_S]
-    if unfinished:
-        count = Counter(one.peer for one in unfinished)
-        unfinished.sort(key=lambda one: (-count[one.peer], one.begun))
-        return unfinished[: 1 + len(unfinished) // TOGETHER]
-    idle = sorted((one for one in places if one.idle), key=lambda one: one.since)
-    return idle[: 1 + len(idle) // TOGETHER]
+def to_go(places: Collection[P], most: int, now: float) -> list[P]:
+    """Who leaves so that there is room; nobody, where all are being answered. ``most``: as for `crowding`."""
+    refused = [one for one in places if one.refused]
+    if refused:
+        return _some(sorted(refused, key=lambda one: one.since))
+    unfinished = [one for one in places if one.unfinished]
+    count = Counter(one.peer for one in unfinished)
+    slow = [one for one in unfinished if now - one.begun >= TIME_TO_COME_S or count[one.peer] > most]
+    if slow:
+        return _some(sorted(slow, key=lambda one: (-count[one.peer], one.begun)))
+    return _some(sorted((one for one in places if one.idle), key=lambda one: one.since))
+
+
+def _some(willing: list[P]) -> list[P]:
+    return willing[: 1 + len(willing) // TOGETHER]

@@ -367,8 +367,16 @@ class ClientConnection(RequestReader):
             return False
         return self._incoming is None or self._incoming.client.key is None
 
+    @property
+    def refused(self) -> bool:
+        """Whether it has had its last answer, and what it still sends runs out."""
+        return self._closing and self._discard
+
     def make_way(self, error: LlmsupError) -> None:
         """Its place is needed at once: there is no time to let the rest run out."""
+        if self._closing:
+            self._transport.abort()
+            return
         self._discard = True
         self._forget_body()
         self._transport.write(self._handler.refusal(self.peer, error))

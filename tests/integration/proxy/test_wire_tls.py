@@ -3,10 +3,11 @@
 import hashlib
 import random
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from supervisor import listen
+from supervisor import handshakes
 from supervisor.proxy import wire
 from supervisor.proxy.cors import CorsRules
 from supervisor.tls import CertificateFiles, ServerTls, read_pair
@@ -92,7 +93,7 @@ def test_who_closes_half_of_a_tls_connection_has_left(rig, trust, upstream, capl
 
 def test_a_refusal_is_read_and_then_the_connection_ends(make_rig, tls, trust, monkeypatch):
     monkeypatch.setattr(wire, "TLS_LINGER_S", 0.1)
-    monkeypatch.setattr(listen, "GOODBYE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(handshakes, "GOODBYE_TIMEOUT_S", 0.1)
     rig = make_rig(tls=tls.context)
     client = rig.connect(tls=trust)
     client.send(b"GET /echo HTTP/1.1\r\n\r\nGET /echo?behind HTTP/1.1\r\n")
@@ -124,10 +125,38 @@ def test_what_is_no_handshake_gets_no_answer_and_harms_nobody(rig, trust, first,
 
 
 def test_a_handshake_that_does_not_end_is_cut(make_rig, tls, monkeypatch):
-    monkeypatch.setattr(listen, "HANDSHAKE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(handshakes, "TIMEOUT_S", 0.1)
     stranger = make_rig(tls=tls.context).connect(2)
     stranger.send(b"\x16\x03\x01")
     assert stranger.rest()[0] == b""
+
+
+def test_those_who_connect_and_say_nothing_leave_for_those_who_speak(make_rig, tls, trust, monkeypatch):
+    monkeypatch.setattr(handshakes, "MOST", 8)
+    monkeypatch.setattr(handshakes, "HONEST_S", 0.05)
+    rig = make_rig(tls=tls.context)
+    known = rig.connect(tls=trust)
+    assert known.ask("/echo").status == 200
+    silent = [rig.connect() for _ in range(40)]
+    assert rig.connect(tls=trust).ask("/echo").status == 200
+    assert known.ask("/echo").status == 200
+    assert sum(one.ends() for one in silent[:30]) == 30
+
+
+def test_one_address_does_not_keep_all_places_at_the_door(make_rig, tls, monkeypatch):
+    monkeypatch.setattr(handshakes, "OF_ONE", 3)
+    monkeypatch.setattr(handshakes, "HONEST_S", 0.0)
+    rig = make_rig(tls=tls.context)
+    silent = [rig.connect() for _ in range(10)]
+    assert [one.ends() for one in silent[:7]] == [True] * 7
+
+
+def test_a_crowd_that_does_shake_hands_is_let_in_whole(make_rig, tls, trust, monkeypatch):
+    monkeypatch.setattr(handshakes, "MOST", 2)
+    rig = make_rig(tls=tls.context)
+    with ThreadPoolExecutor(10) as pool:
+        asked = list(pool.map(lambda _: rig.connect(tls=trust).ask("/echo").status, range(30)))
+    assert asked == [200] * 30
 
 
 def test_http2_is_not_offered(rig, trust):
