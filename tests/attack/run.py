@@ -29,6 +29,7 @@ from tests.support.daemon import DaemonUnderTest
 ROOT = Path(__file__).resolve().parents[2]
 QUIET_SHARE, QUIET_MOST_S = 0.2, 15.0  # of the run's time, first
 SETTLE_S = 20.0  # idle connections to the child are closed after 4 s, half requests of those who left at once
+AFTERWARDS_S = 30.0  # for one short answer
 PARTING_S = 60.0  # of the horde, beyond its time
 DESCRIPTORS = 512  # few, so that attackers can take all places
 # As an operator of a public box would have it: those without a key get less. Their shared bucket is wide, for many
@@ -99,7 +100,7 @@ def run(seed: int, seconds: float, names: list[str], *, slower: float = SLOWER) 
             before=before,
             after=after,
             left=left,
-            alive=daemon.chat(max_tokens=8, timeout_s=30).status == 200,
+            alive=_alive(daemon),
         )
 
 
@@ -142,6 +143,13 @@ def _settled(daemon: DaemonUnderTest, before: Footprint) -> tuple[Footprint, int
         if not left_over(before, now, left) or time.monotonic() >= deadline:
             return now, left
         time.sleep(0.2)
+
+
+def _alive(daemon: DaemonUnderTest) -> bool:
+    try:
+        return daemon.chat(max_tokens=8, timeout_s=AFTERWARDS_S).status == 200
+    except OSError:
+        return False
 
 
 def _seconds(asked: Iterable[Asked]) -> dict[str, list[float]]:
