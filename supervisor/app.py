@@ -24,6 +24,7 @@ from supervisor.control.server import ControlServer
 from supervisor.control.streams import Streams
 from supervisor.desk import Around, Desk
 from supervisor.handshakes import TlsServer
+from supervisor.heap import give_back_what_is_freed
 from supervisor.listen import Listener, UnixListener, handed_over
 from supervisor.observe import logging as observe_logging
 from supervisor.observe.systemd import Notifier, keep_alive
@@ -288,6 +289,7 @@ def run(loaded: Loaded, *, ready: Callable[[str], None] = lambda _: None, backgr
         PermissionDenied: the state folder or the port may not be used.
     """
     settings = loaded.settings
+    give_back_what_is_freed()
     # Until `serve` listens to it: what it asks for has just been done.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     notifier = Notifier.taken_from(os.environ)

@@ -131,6 +131,12 @@ def _proxies(settings: Settings) -> Iterator[Finding]:
 
 
 def _pages(settings: Settings) -> Iterator[Finding]:
+    if "*" in settings.proxy.server_names:
+        yield warn(
+            TITLE,
+            'proxy.server_names has "*": a web page whose name is made to point here counts as one of ours',
+            "name the names that clients use",
+        )
     cors = settings.proxy.cors
     if "*" in cors.allow_origins and not settings.proxy.require_key:
         yield warn(

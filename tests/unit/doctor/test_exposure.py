@@ -94,6 +94,12 @@ UNSAFE: dict[str, tuple[list[dict[str, Any]], Facts, str, str]] = {
         "every web page",
         "name the origins",
     ),
+    "any name": (
+        [{"proxy": {"trusted_proxies": [], "server_names": ["*"]}}],
+        ONE_KEY,
+        "made to point here",
+        "name the names",
+    ),
     "credentials for a plain page": (
         [
             {
