@@ -19,7 +19,7 @@ AWAY_S = 4.0  # a file that stays away is given two seconds
 def watching() -> Iterator[tuple[DaemonUnderTest, str]]:
     """A READY daemon that takes up what is saved, and what stands above `BASE` in its file."""
     with DaemonUnderTest() as daemon:
-        daemon.configure(reload={"watch": True})
+        daemon.configure(reload={"watch": True}, proxy=None)
         head = daemon.config.read_text()
         daemon.config.write_text(head + BASE)
         daemon.run()
@@ -158,7 +158,7 @@ def test_a_link_swapped_as_kubernetes_does_it() -> None:
 
 
 def test_secrets_are_not_told_when_they_change() -> None:
-    with DaemonUnderTest() as daemon:
+    with DaemonUnderTest(proxy=None) as daemon:
         head = daemon.config.read_text()
         daemon.run()
         daemon.wait_ready()

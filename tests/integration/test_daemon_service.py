@@ -203,7 +203,7 @@ def test_reload_applies_the_level_and_names_the_rest() -> None:
 
 @pytest.mark.fault(29)
 def test_a_broken_configuration_is_refused_and_nothing_happens() -> None:
-    with running() as daemon:
+    with running(proxy=None) as daemon:
         before = daemon.child_pid
         good = daemon.config.read_text()
         daemon.config.write_text(good + "proxy: {queue_size: -1}\n")

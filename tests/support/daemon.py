@@ -118,7 +118,7 @@ class DaemonUnderTest:
     # ---- before and beside the daemon
 
     def configure(self, **sections: Any) -> None:
-        """Write the configuration file."""
+        """Write the configuration file. ``proxy=None``: without that section, for a test that appends its own."""
         models = {name: self._model(name, dict(keys)) for name, keys in self._models.items()}
         binary = self._binary or _shared() / "llama-server"
         config = {
@@ -131,8 +131,9 @@ class DaemonUnderTest:
             "reload": {"watch": False},  # a test that edits says when it is read
             "metrics": {"open_on_loopback": True},
         } | sections
-        # Tests are many clients at one address, as a proxy is.
-        config["proxy"] = {"trusted_proxies": ["127.0.0.0/8", "::1/128"]} | sections.get("proxy", {})
+        if config.pop("proxy", {}) is not None:
+            # Tests are many clients at one address, as a proxy is.
+            config["proxy"] = {"trusted_proxies": ["127.0.0.0/8", "::1/128"]} | sections.get("proxy", {})
         self.config.write_text(yaml.safe_dump(config, sort_keys=False))
 
     def _model(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
