@@ -13,6 +13,7 @@ HEADERS: Mapping[str, str] = {
     "x-request-id, x-llmsup-*, (x-)ratelimit-*": "added",
     "server": "an answer taken together from a stream is written by llmsup, which names no server",
     "retry-after, retry-after-ms": "added to every 429 and 503",
+    "cache-control, x-content-type-options": "added to what llmsup says itself",
 }
 
 
@@ -26,9 +27,7 @@ def _error(code: str) -> Callable[[Any], bool]:
 
 
 def _health(body: dict[str, object]) -> bool:
-    return (
-        body.keys() == {"status", "model", "model_path", "context_size", "state"} and body["status"] == "ok"
-    )
+    return body == {"status": "ok", "state": "READY"}
 
 
 def _models(body: Any) -> bool:
@@ -56,7 +55,12 @@ ANSWERS: Mapping[str, Difference] = {
         403,
         _error("forbidden"),
     ),
-    "health": Difference("answered without asking the child, and tells the model", 200, _health),
+    "health": Difference("answered without asking the child, and tells its state", 200, _health),
+    "origin": Difference(
+        "llama-server does what a page of any site asks; here only pages that are named may ask",
+        403,
+        _error("origin_not_allowed"),
+    ),
     "models": Difference("lists what is configured, with its state", 200, _models),
     "metrics": Difference("llmsup's own, and every llama-server's by model", 200, _metrics),
     "method": Difference("TRACE and CONNECT mean nothing here", 400, _error("bad_request")),
