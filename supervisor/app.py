@@ -144,6 +144,7 @@ class Daemon:
         self._fleet.when_gone(self._tell)
         self._chronicle.begin(self._fleet.views)
         self._parts.limits.tell = self._chronicle.rate_limited
+        self._parts.admission.tell_ban = self._chronicle.client_banned
         self._fleet.subscribe(self._chronicle.on_view)
         jobs = self._jobs(ready)
         gc.collect()

@@ -84,6 +84,7 @@ class Desk:
                 config_error=reloader.refused.as_dict() if reloader.refused is not None else None,
                 config_pending=reloader.pending,
                 limits_store=store.status if (store := parts.limits.store) is not None else None,
+                bans=parts.admission.bans.closed(self._clock.now()),
                 memory=parts.memory,
                 estimates=parts.budget.estimates,
             )

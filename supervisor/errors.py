@@ -6,6 +6,7 @@
     │   ├── Unauthorized         401 unauthorized
     │   ├── Forbidden            403 forbidden
     │   │   └── OriginNotAllowed     403 origin_not_allowed
+    │   ├── ClientBanned         403 client_banned
     │   ├── NotFound             404 model_not_found
     │   ├── MisdirectedRequest   421 misdirected_request
     │   ├── Quarantined          422 request_quarantined
@@ -81,6 +82,13 @@ class Forbidden(CallerError):
 
 class OriginNotAllowed(Forbidden):
     code = "origin_not_allowed"
+
+
+class ClientBanned(CallerError):
+    status = 403
+    type = "permission_error"
+    code = "client_banned"
+    default_hint = "wait as long as Retry-After says, and do not send those requests again"
 
 
 class NotFound(CallerError):

@@ -17,7 +17,7 @@ HEAD_LINES, FOOT_LINES = 3, 1
 BAR = 10
 KEYS = "q quit   p pause   j k move   c cancel the marked request"
 _COLOURS = {"READY": "green", "FAILED": "red", "CRASHLOOP": "red", "UNKILLABLE": "red", "STOPPED": None}
-_KINDS = {"death": "red", "config_error": "red", "rate_limit": "yellow"}
+_KINDS = {"death": "red", "config_error": "red", "rate_limit": "yellow", "client_banned": "red"}
 
 
 @dataclass(frozen=True, slots=True)

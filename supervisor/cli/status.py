@@ -13,6 +13,7 @@ from supervisor.cli.tables import Cell, Column, Row
 _COLOURS = {"READY": "green", "FAILED": "red", "CRASHLOOP": "red", "UNKILLABLE": "red", "STOPPED": None}
 
 _ROLES = {"next": "the next one", "leaving": "the old one", "standby": "standby"}
+BANS_SHOWN = 10
 _REASONS = {"ttl": "idle", "evicted": "another model needed the memory", "operator": "by an operator"}
 
 
@@ -79,8 +80,18 @@ def above(state: dict[str, Any]) -> Iterator[str]:
             f"limits: {store['url']} is away since {store['since']} ({store['reason']}); on_store_failure: {store['on_failure']}",
             fg="yellow",
         )
+    yield from (output.style(line, fg="yellow") for line in doors(state))
     if told := _log_trouble(state["logs"]["error"], state["logs"]["dropped"]):
         yield f"llmsup's own log: {told}"
+
+
+def doors(state: dict[str, Any]) -> Iterator[str]:
+    """Of each client that is refused for what its requests have done; an older daemon knows none."""
+    bans = state.get("bans", [])
+    for one in bans[:BANS_SHOWN]:
+        yield f"banned: {one['client']} for {span(one['left_s'])} yet: its requests brought llama-server down again and again"
+    if len(bans) > BANS_SHOWN:
+        yield f"banned: {len(bans) - BANS_SHOWN} more (llmsup status --json)"
 
 
 def _heading(state: dict[str, Any]) -> str:

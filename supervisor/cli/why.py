@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from supervisor.cli import completing, context, output, tables
-from supervisor.cli.status import span
+from supervisor.cli.status import doors, span
 from supervisor.errors import LlmsupError, NotFound, PermissionDenied
 from supervisor.events import Death
 from supervisor.printable import one_line
@@ -161,6 +161,7 @@ def _report(
     chosen: Sequence[Entry], number: int, now: datetime, state: dict[str, Any] | None, model: str | None
 ) -> list[str]:
     lines = [_standing(one) for one in state["models"] if model in {None, one["name"]}] if state else []
+    lines += doors(state) if state else []
     if state is None:
         lines.append("llmsup is not running; this is what it wrote down.")
     if not chosen:

@@ -53,6 +53,10 @@ class Chronicle:
         """``refused``: how often in the minute that is over."""
         self._add("rate_limit", {"client": client, "limit": limit, "refused": refused})
 
+    def client_banned(self, client: str, seconds: float) -> None:
+        """``seconds``: for how long."""
+        self._add("client_banned", {"client": client, "seconds": seconds})
+
     def _add(self, kind: str, data: Mapping[str, Any]) -> None:
         self.log.add(kind, self._clock.wall(), data)
 

@@ -118,6 +118,13 @@ class Limits(TypedDict):
     store: dict[str, Any] | None
 
 
+class Banned(TypedDict):
+    """A client that is refused because its requests have brought llama-server down; ``left_s``: for how long yet."""
+
+    client: str
+    left_s: float
+
+
 class Status(TypedDict):
     """The daemon and its models now; what `llmsup status --json` prints."""
 
@@ -136,6 +143,7 @@ class Status(TypedDict):
     deaths: DeathsFile
     keys: Keys
     limits: Limits
+    bans: list[Banned]
     models: list[ModelStatus]
 
 

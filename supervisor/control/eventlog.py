@@ -19,6 +19,7 @@ KINDS: Mapping[str, str] = {
     "reload": "the configuration was read again: what was applied, what waits for the next start",
     "config_error": "the configuration was read again and refused",
     "rate_limit": "a client was refused because of its limits",
+    "client_banned": "a client is refused for an hour, because its requests have brought llama-server down",
     "action": "an operator has asked for something that changes the service",
 }
 

@@ -10,6 +10,7 @@ from supervisor.events import InstanceView, Second
 from supervisor.observe.logfile import LogView
 from supervisor.proc import vitals
 from supervisor.proc.memory import MemoryWatch
+from supervisor.proxy.bans import Ban
 from supervisor.proxy.gate import Gate
 from supervisor.proxy.inflight import InFlight
 from supervisor.types import ModelName
@@ -43,6 +44,7 @@ class Snapshot:
     keys_error: str = ""  # why no key is accepted, if none is
     config_error: Mapping[str, str] | None = None  # what is wrong with the file as it is now, and since when
     limits_store: Mapping[str, Any] | None = None  # where several daemons count together
+    bans: Sequence[Ban] = ()  # clients that are refused for what their requests have done
     config_pending: Sequence[str] = ()  # keys of it that wait for the next start
 
 
@@ -81,6 +83,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "deaths": {"error": snapshot.deaths_error or None},
         "keys": {"count": snapshot.keys, "error": snapshot.keys_error or None},
         "limits": {"store": snapshot.limits_store},
+        "bans": [{"client": one.client, "left_s": round(one.left_s, 1)} for one in snapshot.bans],
         "models": models,
     }
 

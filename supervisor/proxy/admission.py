@@ -14,6 +14,7 @@ from supervisor.clock import Clock
 from supervisor.events import Inside, InstanceView
 from supervisor.proc.hang import Standing
 from supervisor.proc.residents import Usage
+from supervisor.proxy.bans import Bans
 from supervisor.proxy.bounds import Bounds
 from supervisor.proxy.decision import WAIT, Wait
 from supervisor.proxy.gate import Gate
@@ -22,6 +23,10 @@ from supervisor.proxy.quarantine import Quarantine
 from supervisor.proxy.ties import Ties
 from supervisor.proxy.turns import Share
 from supervisor.types import Generation, ModelName
+
+
+def _nobody(client: str, seconds: float) -> None:
+    """Who is told of a ban where nobody wants to know."""
 
 
 class Admission:
@@ -35,6 +40,10 @@ class Admission:
         self.waiting = 0
         self.draining = False
         self.quarantine = Quarantine()
+        self.bans = Bans()
+        self.tell_ban: Callable[[str, float], None] = (
+            _nobody  # of each client whose door closes, with seconds
+        )
         self.gates: dict[ModelName, Gate] = {}
         self.offered: dict[ModelName, Gate] = {}  # those of models that take requests: not of one that leaves
         self._turns: deque[Gate] = deque()
@@ -85,6 +94,12 @@ class Admission:
             assert gate is not None  # noqa: S101  it waits there
             gate.displace(crowd.newest)
         return True
+
+    def banned(self, client: str, seconds: float) -> None:
+        """Its door has closed: what it has waiting, for whichever model, goes too."""
+        self.tell_ban(client, seconds)
+        for gate in self.gates.values():
+            gate.refuse_client(client)
 
     def pump(self) -> None:
         """Something became free: let the gates send in turn, so that none starves another."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from supervisor.errors import LlmsupError
+from supervisor.errors import ClientBanned, LlmsupError
 from supervisor.events import InstanceView
 from supervisor.proxy import limit_headers
 from supervisor.ratelimit.gcra import SECOND_NS
@@ -75,8 +75,8 @@ def error_body(error: LlmsupError, request_id: bytes) -> bytes:
 
 
 def retry_after(error: LlmsupError, chance: Callable[[], float] = random.random) -> bytes:
-    """Header lines for 429 and 503."""
-    if error.status not in {429, 503}:
+    """Header lines for 429 and 503, and for who is shut out for a while."""
+    if error.status not in {429, 503} and not isinstance(error, ClientBanned):
         return b""
     wait_s = DEFAULT_WAIT_S if error.retry_after_s is None else max(0.0, error.retry_after_s)
     return limit_headers.retry(round(wait_s * SECOND_NS), chance)

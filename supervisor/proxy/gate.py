@@ -54,7 +54,7 @@ class Gate:
         self._retries = Retries(admission.bounds.retry)
         self._times = ServiceTimes()
         self._retrying = 0
-        self._suspects = Suspects(admission.quarantine, admission.clock)
+        self._suspects = Suspects(admission.quarantine, admission.bans, admission.clock, admission.banned)
         self._pool: Pool | None = None
         self._pool_generation = Generation(0)
         self._short = False  # whose turn it is needs more leases than there are
@@ -90,20 +90,24 @@ class Gate:
         """True: send it now. False: it waits.
 
         Raises:
-            Quarantined: it has killed llama-server before.
+            Quarantined, ClientBanned: it has killed llama-server before, or its client has.
             ModelUnavailable: waiting would not help.
             QueueFull, QueueTimeout: too many wait already.
         """
         admission = self._admission
         self._suspects.check(exchange)
-        if self.open and (
-            not exchange.needs_slot
-            or (
-                self._free
-                and (exchange.demand is ORDINARY or self._fits(exchange))
-                and (
-                    not self.waiting.size
-                    or (self._next() is None and not self._short and self.waiting.passes(exchange))
+        if (
+            self.open
+            and (self._suspects.calm or self._suspects.may_go(exchange, self._inside))
+            and (
+                not exchange.needs_slot
+                or (
+                    self._free
+                    and (exchange.demand is ORDINARY or self._fits(exchange))
+                    and (
+                        not self.waiting.size
+                        or (self._next() is None and not self._short and self.waiting.passes(exchange))
+                    )
                 )
             )
         ):
@@ -141,7 +145,14 @@ class Gate:
         room = min(slots - self.leases + self._former.leases, concurrent - admission.leases)
         return room >= exchange.demand.leases(slots, concurrent)
 
+    @property
+    def _inside(self) -> int:
+        """How many are at the generation in service."""
+        return sum(one.sent_to == self._pool_generation for one in self.active)
+
     def _activate(self, exchange: Exchange) -> None:
+        if exchange.crashes:
+            self._suspects.went(exchange, self._inside)
         self.active.add(exchange)
         self.waiting.go(exchange)
         self.asked += 1
@@ -157,7 +168,6 @@ class Gate:
             if exchange.attempts:
                 exchange.retrying = True
                 self._retrying += 1
-                self._suspects.went(exchange)
 
     def _wait(self, exchange: Exchange, *, first: bool = False) -> None:
         now = self._admission.clock.now()
@@ -171,13 +181,17 @@ class Gate:
     def leave(self, exchange: Exchange) -> None:
         """It has been answered, refused, or its client is gone."""
         if exchange in self.active:
-            if exchange.served:
+            if exchange.served and exchange.leased:
                 self._times.note(self._admission.clock.now() - exchange.began_at)
                 self.breaker.succeeded(self.view.slots)
             self._deactivate(exchange)
+            if not (exchange.served and self._suspects.calm):
+                self._suspects.ended(exchange, was_inside=True)
             self._admission.pump()
         elif self.waiting.remove(exchange):
             self._waited(exchange)
+            if exchange.crashes:
+                self._suspects.ended(exchange, was_inside=False)
 
     def _waited(self, exchange: Exchange) -> None:
         self._admission.waiting -= 1
@@ -187,6 +201,7 @@ class Gate:
 
     def _deactivate(self, exchange: Exchange) -> None:
         self.active.discard(exchange)
+        self._suspects.dropped(exchange)
         self.waiting.over(exchange)
         if exchange.leased:
             leases, exchange.leased = exchange.leased, 0
@@ -196,7 +211,6 @@ class Gate:
             if exchange.retrying:
                 exchange.retrying = False
                 self._retrying -= 1
-                self._suspects.left(exchange)
         self._emptied.set()
 
     # ---- what the child dropped
@@ -207,9 +221,11 @@ class Gate:
             return
         self._deactivate(exchange)
         here = exchange.sent_to == self._pool_generation
-        self._suspects.blame(exchange, self.view.last_death)
-        verdict = self._retries.given_up(exchange, error) or self._hopeless()
+        verdict = (
+            self._suspects.verdict(exchange) or self._retries.given_up(exchange, error) or self._hopeless()
+        )
         if verdict is not None:
+            self._suspects.ended(exchange, was_inside=True)
             self._ties.reject(exchange, verdict)
         else:
             if here and not isinstance(reason_of(error), int):  # who answers with a status is not in doubt
@@ -255,11 +271,24 @@ class Gate:
     def _died(self) -> None:
         """A death has become known. In doubt, it has been counted; with nobody inside, it is nobody's failure."""
         death = self.view.last_death
-        inside = death is not None and any(one.sent_to == death.generation for one in self.active)
-        if inside and self._doubted_at is None:
+        if death is None:
+            return
+        if self._doubted_at is None and any(one.sent_to == death.generation for one in self.active):
             self._count_failure()
-        for exchange in self._suspects.deadly(self.waiting, death):
+        self._suspects.died(death, self._at(death.generation))
+        for exchange in [one for one in self.waiting if one.convicted]:
             self._ties.reject(exchange, quarantined())
+
+    def _at(self, generation: Generation) -> list[Exchange]:
+        """What was sent to it and is there, or waits to be asked again."""
+        return [one for one in (*self.active, *self.waiting) if one.sent_to == generation]
+
+    def refuse_client(self, client: str) -> None:
+        """What it has waiting here is refused: it has been banned."""
+        for exchange in [one for one in self.waiting if one.client.name == client and not one.convicted]:
+            verdict = self._suspects.verdict(exchange)
+            if verdict is not None:
+                self._ties.reject(exchange, verdict)
 
     # ---- who goes next
 
@@ -279,6 +308,8 @@ class Gate:
         """Whose turn it is, of those that may go. Who needs more room than there is yet, is not passed by."""
         self._short = False
         for exchange in self.waiting.in_turn(free=self._free):
+            if not self._suspects.calm and not self._suspects.may_go(exchange, self._inside):
+                continue
             if not exchange.attempts or self._may_retry(exchange):
                 if exchange.demand is not ORDINARY and exchange.needs_slot:
                     self._short = not self._fits(exchange)
@@ -289,12 +320,10 @@ class Gate:
         """Its prompt has been read; whoever was kept waiting for that goes now. Of a stream that goes on: once more."""
         if not (exchange.continued and exchange.first_token_at):
             exchange.first_token_at = self._admission.clock.now()
-        if self.waiting.first_token(exchange):
+        if self.waiting.first_token(exchange) | self._suspects.first_token(exchange):
             self._admission.pump()
 
     def _may_retry(self, exchange: Exchange) -> bool:
-        if not self._suspects.may_go(exchange):
-            return False
         if exchange.delayed and exchange.sent_to == self._pool_generation:
             return False
         # A stream that goes on is not one that is asked again: its client looks at half a sentence.
@@ -326,18 +355,11 @@ class Gate:
 
     def _hopeless(self) -> LlmsupError | None:
         """Why waiting would be in vain, if it would."""
-        admission, view = self._admission, self.view
+        admission = self._admission
         now, timeout_s = admission.clock.now(), admission.bounds.queue_timeout_s
         if admission.draining:
             return ModelUnavailable("llmsup is shutting down", retry_after_s=timeout_s)
-        if not (view.coming or view.on_demand):
-            return ModelUnavailable(view.why(), hint="see: llmsup status", retry_after_s=timeout_s)
-        wait_s = (view.next_try_at or now) - now
-        if wait_s > timeout_s and not view.on_demand:
-            return ModelUnavailable(f"{view.why()}; next try in {wait_s:.0f} s", retry_after_s=wait_s)
-        if not self.breaker.closed and self.breaker.until - now > timeout_s:
-            return refusals.failed_too_often(view, self.breaker.until - now)
-        return None
+        return refusals.hopeless(self.view, self.breaker, now, timeout_s)
 
     def _empty_queue(self, error: LlmsupError) -> None:
         waiting = self.waiting.clear()
@@ -354,12 +376,12 @@ class Gate:
 
     def abort(self, generation: Generation) -> Inside:
         """It ends, or has ended; who was at it."""
-        rows = [one for one in (*self.active, *self.waiting) if one.sent_to == generation]
+        inside = self._suspects.inside(generation, self._at(generation))
         self._former.close(generation)
         if self._pool is not None and self._pool_generation == generation:
             self._pool.close()
             self._pool = None
-        return Inside(len(rows), len({one.client.name for one in rows}))
+        return inside
 
     async def emptied(self, generation: Generation) -> None:
         """Wait until nothing is at that generation."""
@@ -375,6 +397,9 @@ class Gate:
             self._ties.reject(exchange, self._too_late(exchange, now))
         if self.waiting:
             hang_up_on_those_who_do_not_read(self.active, now)
+        if not self._suspects.calm:
+            self._suspects.sweep(now)
+            self._admission.pump()
         if self._pool is not None:
             self._patience.sweep(self._pool, now)
             if self.view.ready and self.breaker.due(now):

@@ -70,11 +70,13 @@ class Exchange:
         "connection",
         "continuable",
         "continued",
+        "convicted",
         "counted",
         "crashes",
         "deadline",
         "delayed",
         "demand",
+        "excused",
         "fields",
         "final",
         "first_token_at",
@@ -97,6 +99,7 @@ class Exchange:
         "outgoing",
         "outgoing_target",
         "outline",
+        "own_fault",
         "owner",
         "path",
         "peer",
@@ -112,6 +115,7 @@ class Exchange:
         "stream",
         "target",
         "trace",
+        "tried",
         "unserved",
         "upstream",
         "usage",
@@ -160,6 +164,7 @@ class Exchange:
         self.flowed = 0  # tokens of its answer, of them
         self.aside = False  # it is the operator's, and no model's
         self.unserved = False  # it was refused, or nobody could answer it
+        self.own_fault = False  # for its sender's fault
         self.upstream: Upstream | None = None
         self.answering = False
         self.attempts = 0
@@ -169,7 +174,10 @@ class Exchange:
         self.retrying = False  # it is at the child, and not for the first time
         self.sent_to = Generation(0)
         self.served = False  # the child has answered it, well or not
-        self.crashes = 0  # of llama-server, with this request inside
+        self.crashes = 0  # of llama-server, with this request inside, but for those that were another's fault
+        self.excused = 0  # those
+        self.tried = False  # it has been at the child alone since the latest one
+        self.convicted = False  # it was its fault
         self.final = False  # it is not asked again, whatever the configuration allows
         self.received_at = 0.0
         self.began_at = 0.0  # when it was sent, most lately
@@ -204,7 +212,7 @@ class Exchange:
         meter.add(block)
         if self.gate is not None:
             self.gate.tokens += meter.tokens - before
-            if meter.tokens > before and (not before or (self.large and self.continued)):
+            if meter.tokens > before and (not before or self.crashes or (self.large and self.continued)):
                 self.gate.first_token(self)
 
     @property

@@ -2,7 +2,8 @@
 
 A request is charged once, whatever becomes of it: what is sent again or continued after a death is still the same
 request. The charge ends in one place for all ways in which a request can end (`Limits.end`): with what was really
-used, or, where nothing was served, as if it had never been made.
+used, or, where nothing was served and that is not its sender's fault, as if it had never been made. What has brought
+llama-server down, or was inside then, is never given back, and a request that is wrong is a request all the same.
 """
 
 import asyncio
@@ -269,7 +270,12 @@ class Limits:
             return
         now_ns = self._clock.now_ns()
         if exchange.unserved or not exchange.attempts:
-            grant.refund(now_ns)
+            if exchange.crashes or exchange.excused:
+                grant.settle(None, now_ns)
+            elif exchange.own_fault:
+                grant.settle(0, now_ns)
+            else:
+                grant.refund(now_ns)
             return
         if not self._of_tokens.get(exchange.client.pool, self._of_others):
             grant.settle(None, now_ns)

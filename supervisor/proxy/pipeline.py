@@ -244,7 +244,7 @@ class Pipeline:
         if exchange.stream is not None:
             exchange.stream.cut(_as_end(error))
             return
-        exchange.unserved = True
+        exchange.unserved, exchange.own_fault = True, isinstance(error, CallerError)
         when = error.lines if isinstance(error, RateLimited) else answers.retry_after(error)
         extra = self._labels(exchange) + when + answers.challenge(error)
         exchange.connection.answer(exchange, error.status, answers.error_body(error, exchange.id), extra)

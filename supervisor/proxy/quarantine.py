@@ -1,7 +1,9 @@
 """Requests that have killed llama-server twice, known by a fingerprint of what they ask. Pure.
 
 Some bodies are poison in this version of it (LLAMA_SERVER 0.8): a deeply nested grammar is a segmentation
-fault, and everybody's answer dies with it. Bounded, oldest out first; a restart of llmsup forgets.
+fault, and everybody's answer dies with it. Who was not alone when it killed is known for its own client only: an
+innocent question must not be refused to everybody because of what was beside it. Bounded, oldest out first; a
+restart of llmsup forgets.
 """
 
 import hashlib
@@ -28,16 +30,20 @@ class Quarantine:
     def __len__(self) -> int:
         return len(self._until)
 
-    def add(self, path: bytes, body: bytes, now: float) -> None:
-        self._until[fingerprint(path, body)] = now + KEPT_S
+    def add(self, known: bytes, now: float, client: str = "") -> None:
+        """``known``: its fingerprint; ``client``: whose it is, "" for everybody's."""
+        self._until[_of_client(known, client)] = now + KEPT_S
         if len(self._until) > MAX_ENTRIES:
             self._until.popitem(last=False)
 
-    def holds(self, path: bytes, body: bytes, now: float) -> bool:
+    def holds(self, path: bytes, body: bytes, now: float, client: str = "") -> bool:
         """Costs nothing while there is nothing in it."""
         if not self._until:
             return False
         known = fingerprint(path, body)
+        return self._has(known, now) or (client != "" and self._has(_of_client(known, client), now))
+
+    def _has(self, known: bytes, now: float) -> bool:
         until = self._until.get(known)
         if until is None:
             return False
@@ -45,3 +51,7 @@ class Quarantine:
             del self._until[known]
             return False
         return True
+
+
+def _of_client(known: bytes, client: str) -> bytes:
+    return hashlib.blake2b(known, digest_size=16, key=client.encode()[:64]).digest() if client else known

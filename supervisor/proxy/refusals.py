@@ -2,6 +2,7 @@
 
 from supervisor.errors import LlmsupError, ModelLoading, ModelUnavailable, QueueFull, QueueTimeout
 from supervisor.events import InstanceView
+from supervisor.proxy.breaker import Breaker
 
 LATER = "try again later"
 
@@ -45,3 +46,15 @@ def too_late(view: InstanceView, waited_s: float, *, in_doubt: bool, expected_s:
             f"waited {waited_s:.0f} s; llama-server ({view.name}) does not answer", retry_after_s=5.0
         )
     return QueueTimeout(f"waited {waited_s:.0f} s for a free slot", retry_after_s=expected_s or 5.0)
+
+
+def hopeless(view: InstanceView, breaker: Breaker, now: float, timeout_s: float) -> LlmsupError | None:
+    """Why waiting for that model would be in vain, if it would. ``timeout_s``: how long somebody waits at most."""
+    if not (view.coming or view.on_demand):
+        return ModelUnavailable(view.why(), hint="see: llmsup status", retry_after_s=timeout_s)
+    wait_s = (view.next_try_at or now) - now
+    if wait_s > timeout_s and not view.on_demand:
+        return ModelUnavailable(f"{view.why()}; next try in {wait_s:.0f} s", retry_after_s=wait_s)
+    if not breaker.closed and breaker.until - now > timeout_s:
+        return failed_too_often(view, breaker.until - now)
+    return None

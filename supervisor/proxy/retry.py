@@ -18,10 +18,8 @@ class Retries:
         self._bounds = bounds
 
     def given_up(self, exchange: Exchange, error: LlmsupError) -> LlmsupError | None:
-        """What the client is told, if it is not asked again."""
-        if exchange.crashes >= DEADLY:
-            return quarantined()
-        if exchange.final or exchange.attempts > self._bounds.max_retries:
+        """What the client is told, if it is not asked again. A death that was another's fault costs it no try."""
+        if exchange.final or exchange.attempts - exchange.excused > self._bounds.max_retries:
             return error
         return None
 

@@ -122,8 +122,8 @@ class Upstream(Relay):
 
     def completed(self, *, reusable: bool) -> None:
         exchange = self._release()
+        exchange.served = True
         if exchange.leased:
-            exchange.served = True
             self._pool.answered |= self._head.status == 200
             meter = exchange.meter
             exchange.usage = meter.usage() if meter is not None else of_body(self.last)

@@ -11,7 +11,7 @@ from supervisor.proxy.bounds import Bounds, RetryBounds
 from supervisor.proxy.breaker import BreakerBounds
 from supervisor.proxy.decision import WAIT
 from supervisor.proxy.headers import read_request
-from supervisor.proxy.inflight import Exchange
+from supervisor.proxy.inflight import Client, Exchange
 from supervisor.proxy.ties import Ties
 from supervisor.types import Generation
 from tests.support.proxyrig import DEMO, view
@@ -89,9 +89,9 @@ class Desk:
         self.refused[exchange] = error.code
         self.gate.leave(exchange)
 
-    def ask(self, *, needs_slot: bool = True, body: bytes = b"") -> Exchange:
+    def ask(self, *, needs_slot: bool = True, body: bytes = b"", client: str = "anonymous") -> Exchange:
         exchange = Exchange(SimpleNamespace(current=None, unread_s=lambda _: 0.0), b"POST", b"/", FIELDS, "")
-        exchange.body = body
+        exchange.body, exchange.client = body, Client(client, client.encode())
         exchange.gate, exchange.needs_slot = self.gate, needs_slot
         try:
             if self.admission.decide(exchange) is not WAIT:

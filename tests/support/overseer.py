@@ -29,6 +29,7 @@ STATUS: dict[str, Any] = {
     "deaths": {"error": None},
     "keys": {"count": 0, "error": None},
     "limits": {"store": None},
+    "bans": [],
     "models": [
         {
             "name": "demo",

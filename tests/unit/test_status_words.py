@@ -122,3 +122,13 @@ def test_a_store_of_limits_that_is_away_is_said():
     told = output.unstyled("\n".join(page(state() | {"limits": {"store": store}})))
     assert "limits: redis://h:1/0 is away since 12:00 (refused); on_store_failure: local" in told
     assert "limits" not in "\n".join(page(state() | {"limits": {"store": store | {"state": "connected"}}}))
+
+
+def test_who_is_banned_is_named_and_of_very_many_the_number():
+    banned = [{"client": f"ip:192.0.2.{n}", "left_s": 3000.0 + n} for n in range(13)]
+    told = [output.unstyled(line) for line in page(state() | {"bans": banned})]
+    assert (
+        "banned: ip:192.0.2.1 for 50 min 1 s yet: its requests brought llama-server down again and again"
+        in told
+    )
+    assert "banned: 3 more (llmsup status --json)" in told

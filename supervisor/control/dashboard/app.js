@@ -12,7 +12,7 @@ import * as logs from "./logs.js";
 import * as config from "./config.js";
 import * as chat from "./chat.js";
 
-const KINDS = ["state", "death", "reload", "config_error", "rate_limit", "action"];
+const KINDS = ["state", "death", "reload", "config_error", "rate_limit", "client_banned", "action"];
 const KEPT_EVENTS = 200;
 const RETRY_MS = 2000;
 

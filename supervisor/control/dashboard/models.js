@@ -165,7 +165,7 @@ function wished({ kind, data }) {
   return kind === "death" && WISHED.has(data.cause);
 }
 
-const KIND_TONES = { death: "bad", config_error: "bad", rate_limit: "warn", reload: "info", action: "info" };
+const KIND_TONES = { death: "bad", config_error: "bad", rate_limit: "warn", client_banned: "bad", reload: "info", action: "info" };
 
 function eventRow(event) {
   const kind = event.kind === "state" ? tone(event.data.state) : wished(event) ? "idle" : KIND_TONES[event.kind] ?? "idle";
@@ -180,6 +180,7 @@ export function told({ kind, data }) {
     case "config_error": return data.message;
     case "action": return `${data.verb} ${data.subject ?? "llmsup"}`;
     case "rate_limit": return `${data.client ?? "a client"}: ${data.limit ?? "limit"}, ${data.refused ?? 1} refused`;
+    case "client_banned": return `${data.client ?? "a client"}: refused for ${Math.round((data.seconds ?? 3600) / 60)} min, its requests brought llama-server down`;
     default: return JSON.stringify(data);
   }
 }

@@ -52,11 +52,13 @@ def test_the_other_kinds() -> None:
     told.config_refused("line 3")
     told.action("restart", "demo")
     told.rate_limited("user:a", "60r/m", 3)
+    told.client_banned("user:a", 3600.0)
     assert [(event.kind, dict(event.data)) for event in told.log.last(9)] == [
         ("reload", {"applied": ["log.level"]}),
         ("config_error", {"message": "line 3"}),
         ("action", {"verb": "restart", "subject": "demo"}),
         ("rate_limit", {"client": "user:a", "limit": "60r/m", "refused": 3}),
+        ("client_banned", {"client": "user:a", "seconds": 3600.0}),
     ]
 
 

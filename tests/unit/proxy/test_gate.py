@@ -179,16 +179,6 @@ def enter(desk: Desk, body: bytes) -> bool:
     return desk.gate.enter(exchange)
 
 
-def test_newcomers_do_not_wait_for_the_suspects() -> None:
-    desk = Desk(slots=4, queue_size=10)
-    desk.ready()
-    first, second = desk.ask(), desk.ask()
-    crashed(desk, 1, told_first=False)
-    newcomer = desk.ask()
-    assert newcomer in at_child(desk)
-    assert len(at_child(desk) & {first, second}) == 1
-
-
 @pytest.mark.parametrize("cause", ["killed", "hung", "stopped", "signalled"])
 def test_a_death_that_no_request_can_cause_blames_nobody(cause: str) -> None:
     desk = Desk(slots=4, retry=RetryBounds(max_retries=50, delay_s=0.0))

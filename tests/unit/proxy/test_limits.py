@@ -88,6 +88,11 @@ TWO = Demand(sequences=2)
 ENDS: dict[str, tuple[dict[str, Any], int, int]] = {
     "never sent": ({"attempts": 0}, 0, 0),
     "refused after it was sent": ({"unserved": True}, 0, 0),
+    "refused for its own fault": ({"attempts": 0, "unserved": True, "own_fault": True}, 1, 0),
+    "the same after it was sent": ({"unserved": True, "own_fault": True}, 1, 0),
+    "inside at a crash, and refused": ({"unserved": True, "crashes": 2}, 1, GUESS),
+    "inside at a crash of another's": ({"unserved": True, "excused": 1}, 1, GUESS),
+    "inside at a crash, and left": ({"status": LEFT, "crashes": 1}, 1, GUESS),
     "it was told what it took": ({"usage": Usage(50, 7), "status": 200}, 1, 57),
     "the prompt was not told": ({"usage": Usage(0, 7), "status": 200}, 1, 107),
     "nobody knows": ({"status": 200}, 1, 100 + 4096),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.errors import LlmsupError, Quarantined, UpstreamCrashed, UpstreamFailed
+from supervisor.errors import LlmsupError, UpstreamCrashed, UpstreamFailed
 from supervisor.proxy.bounds import RetryBounds
 from supervisor.proxy.retry import Retries, allowed
 
@@ -13,7 +13,7 @@ RETRIES = Retries(RetryBounds(max_retries=2, delay_s=1.0, multiplier=3.0))
 
 
 def exchange(**fields: Any) -> Any:
-    return SimpleNamespace(**{"attempts": 1, "final": False, "crashes": 0} | fields)
+    return SimpleNamespace(**{"attempts": 1, "final": False, "excused": 0} | fields)
 
 
 def failed(reason: str | int | None) -> LlmsupError:
@@ -46,9 +46,10 @@ def test_what_a_living_child_is_asked_again_after(error: LlmsupError, worth: boo
     assert RETRIES.refusal(error) is (None if worth else error)
 
 
-def test_what_was_inside_at_two_crashes_is_quarantined() -> None:
-    assert RETRIES.given_up(exchange(crashes=1), UpstreamCrashed("gone")) is None
-    assert isinstance(RETRIES.given_up(exchange(crashes=2), UpstreamCrashed("gone")), Quarantined)
+def test_a_crash_that_was_anothers_fault_costs_no_try() -> None:
+    error = UpstreamCrashed("gone")
+    assert RETRIES.given_up(exchange(attempts=5, excused=3), error) is None
+    assert RETRIES.given_up(exchange(attempts=5, excused=2), error) is error
 
 
 def test_delays_grow() -> None:
