@@ -50,7 +50,7 @@ class Accounts:
 
     async def close(self) -> None:
         """The last lines and spans."""
-        self._access.flush()
+        self._access.close()
         if self._collector is not None:
             sending = threading.Thread(target=self._collector.close, name="otel-close", daemon=True)
             sending.start()

@@ -11,6 +11,7 @@ secrets are not in them (a key is known by its name).
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,13 @@ from supervisor.proxy import cached
 from supervisor.proxy.inflight import Exchange
 
 FLUSH_S, FLUSH_LINES = 0.1, 256
+LEFT_OUT_S = 1.0  # how long lines that are left out are counted before that is said
+PATH_MAX_BYTES = 256  # of what a client writes; what is cut ends in dots
+# Refusals beyond so many in a second, of one client and of all, are told in one line for each client: a flood of
+# them would otherwise fill the file, and push out the lines of others.
+REFUSALS_OF_ONE, REFUSALS = 10, 200
+CLIENTS_MAX = 100  # with a line of their own about what was left out; the others share one
+OTHERS = "(others)"
 _QUIET = frozenset({*cached.HEALTH, cached.METRICS})  # asked every few seconds by machines: nobody reads that
 _text = json.encoder.encode_basestring_ascii  # in quotes, and safe whatever a client has written
 _LINE = (
@@ -31,6 +39,34 @@ _LINE = (
 
 
 Later = Callable[[float, Callable[[], None]], object]
+
+
+_LEFT_OUT = '{"event":"requests_left_out","logger":"access","level":"info","timestamp":"%s.%03dZ","client":%s,"count":%d}\n'
+
+
+class _Refusals:
+    """Those of this second: how many were told, and of whom how many were not."""
+
+    __slots__ = ("_at", "_of", "_told", "left_out")
+
+    def __init__(self) -> None:
+        self._at, self._told = -1, 0
+        self._of: dict[str, int] = {}
+        self.left_out: Counter[str] = Counter()
+
+    def tells(self, client: str, second: int) -> bool:
+        """Whether one more is to be told in full."""
+        if second != self._at:
+            self._at, self._told = second, 0
+            self._of.clear()
+        told = self._of.get(client, 0)
+        if self._told < REFUSALS and told < REFUSALS_OF_ONE:
+            self._told += 1
+            self._of[client] = told + 1
+            return True
+        known = client in self.left_out or len(self.left_out) < CLIENTS_MAX
+        self.left_out[client if known else OTHERS] += 1
+        return False
 
 
 class _Second:
@@ -65,17 +101,35 @@ class AccessLog:
         self._lines: list[str] = []
         self._wall_ns = wall_ns
         self._second = _Second()
+        self._refusals = _Refusals()
         self._log = _Logger(self._lines, processors=[self._render], context={})
 
     def tell(self, exchange: Exchange, now: float) -> None:
         """The request has ended."""
         if exchange.path in _QUIET and exchange.status < 400:
             return
+        if exchange.unserved and not self._refusals.tells(exchange.client.name, int(now)):
+            if len(self._refusals.left_out) == 1 == self._refusals.left_out.total():
+                self._later(LEFT_OUT_S, self._tell_left_out)
+            return
         if not self._lines:
             self._later(FLUSH_S, self.flush)
         self._log.request(exchange, now)
         if len(self._lines) >= FLUSH_LINES:
             self.flush()
+
+    def _tell_left_out(self) -> None:
+        """One line for each client of whom there are lines missing."""
+        wall_ns = self._wall_ns()
+        second, ms = self._second.text(wall_ns // 1_000_000_000), wall_ns // 1_000_000 % 1000
+        for client, count in self._refusals.left_out.items():
+            self._lines.append(_LEFT_OUT % (second, ms, _text(client), count))
+        self._refusals.left_out.clear()
+        self.flush()
+
+    def close(self) -> None:
+        """The last lines."""
+        self._tell_left_out()
 
     def flush(self) -> None:
         """Hand over what there is."""
@@ -104,7 +158,7 @@ class AccessLog:
             _text(client.pool),
             "null" if key is None else _text(key.name),
             _text(exchange.method.decode("latin-1")),
-            _text(exchange.path.decode("latin-1")),
+            _text(_cut(exchange.path)),
             "null" if gate is None else _text(gate.view.name),
             exchange.status,
             "null" if usage is None else usage.prompt,
@@ -116,3 +170,8 @@ class AccessLog:
             max(0, exchange.attempts - 1),
             exchange.continued,
         )
+
+
+def _cut(path: bytes) -> str:
+    text = path.decode("latin-1")
+    return text if len(text) <= PATH_MAX_BYTES else text[: PATH_MAX_BYTES - 3] + "..."

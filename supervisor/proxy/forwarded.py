@@ -7,6 +7,7 @@ With both, ``X-Forwarded-For`` wins: it is what most proxies write, and those th
 on as it came, so that a client could choose its own address with it.
 """
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_HOPS = 32  # no chain of proxies is as long; each costs microseconds to read
+HOPS_BYTES = MAX_HOPS * 48  # an address, its port and what a proxy writes around them
+NAME_MAX = 128  # of a user or a session
 MAPPED_BITS = 96  # ::ffff:0:0/96 holds the IPv4 addresses (RFC 4291, 2.5.5.2)
 # One element of `Forwarded`. Quoted strings with a comma inside are none of an honest proxy's address; taking commas
 # as ends wherever they are keeps what a client has left open from swallowing what a proxy wrote behind it.
@@ -63,6 +66,20 @@ def behind(xff: bytes | None, forwarded: bytes | None, trusted: tuple[Network, .
     if forwarded:
         return _rightmost(_elements(forwarded), trusted)
     return None
+
+
+def nearest(value: bytes | None) -> bytes | None:
+    """What is read of a list of hops, from the right; so much of it is remembered by client, and no more."""
+    if value is None or len(value) <= HOPS_BYTES:
+        return value
+    return value[-HOPS_BYTES:].partition(b",")[2]  # the first is cut, perhaps
+
+
+def shortened(name: bytes | None) -> bytes | None:
+    """A long name's end hashed: no two look the same."""
+    if name is None or len(name) <= NAME_MAX:
+        return name
+    return name[: NAME_MAX // 2] + b"~" + hashlib.sha256(name).hexdigest()[:32].encode()
 
 
 def _rightmost(addresses: Iterable[Address | None], trusted: tuple[Network, ...]) -> Address | None:

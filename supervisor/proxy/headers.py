@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from supervisor.errors import BadRequest, BodyTooLarge, HeadersTooLarge, UpstreamFailed
 from supervisor.keys.key import Presented, presented
+from supervisor.proxy.forwarded import nearest, shortened
 from supervisor.types import KIB
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -22,7 +23,9 @@ MAX_HEAD_BYTES = 64 * KIB
 MAX_FIELDS = 100  # llama-server's own limit (cpp-httplib); more would be its 400 without a body
 MAX_LINE_BYTES = 8 * KIB - 256  # likewise, less the name and what we add
 MEMO_BYTES = 4 * KIB
-MEMO_ENTRIES = 1024
+MEMO_ENTRIES = 512
+MEMO_FIELDS = 40  # more than any client's; each costs 150 bytes to remember beside its own
+MEMO_ANSWER_BYTES, MEMO_ANSWERS = 1 * KIB, 1024
 ID_MAX_BYTES = 128
 
 # Never passed on, and of no interest to us either. X-Conversation-Id would detach the generation
@@ -94,7 +97,7 @@ def read_request(fields: Fields, *, small: bool) -> RequestFields:
     """
     if len(fields) > MAX_FIELDS:
         raise HeadersTooLarge(f"more than {MAX_FIELDS} header fields")
-    if small:
+    if small and len(fields) <= MEMO_FIELDS:
         return _remembered_request(fields)
     if sum(len(name) + len(value) + _FIELD_EXTRA_BYTES for name, value in fields) > MAX_HEAD_BYTES:
         raise HeadersTooLarge(f"more than {MAX_HEAD_BYTES} bytes of header")  # came in one read
@@ -154,10 +157,10 @@ def _read_request(fields: Fields) -> RequestFields:
         expect_continue=expect,
         hosts=hosts,
         request_id=request_id if request_id is not None and _ID.match(request_id) else None,
-        user_id=ours.get(b"x-user-id"),
-        session_id=ours.get(b"x-session-id"),
-        forwarded_for=ours.get(b"x-forwarded-for"),
-        forwarded=ours.get(b"forwarded"),
+        user_id=shortened(ours.get(b"x-user-id")),
+        session_id=shortened(ours.get(b"x-session-id")),
+        forwarded_for=nearest(ours.get(b"x-forwarded-for")),
+        forwarded=nearest(ours.get(b"forwarded")),
         key=_key(ours.get(b"authorization"), ours.get(b"x-api-key")),
         trace=trace,
         origin=ours.get(b"origin"),
@@ -255,7 +258,7 @@ def read_response(head: bytes) -> ResponseHead:
     Raises:
         UpstreamFailed: it is not HTTP/1.x, or its framing is contradictory.
     """
-    return _remembered_response(head) if len(head) <= MEMO_BYTES else _read_response(head)
+    return _remembered_response(head) if len(head) <= MEMO_ANSWER_BYTES else _read_response(head)
 
 
 def _read_response(head: bytes) -> ResponseHead:
@@ -311,4 +314,4 @@ def _framing(lengths: set[bytes], codings: list[bytes]) -> tuple[Framing, int]:
     return Framing.LENGTH, int(text)
 
 
-_remembered_response = lru_cache(MEMO_ENTRIES)(_read_response)
+_remembered_response = lru_cache(MEMO_ANSWERS)(_read_response)

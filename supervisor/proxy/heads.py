@@ -49,11 +49,13 @@ class Heads:
         if fields.chunked or fields.expect_continue or fields.request_id is not None or fields.trace:
             return
         taken = _apart(data)
-        if taken is None or taken[1] != body or len(self._known) >= MAX_HEADS:
+        if taken is None or taken[1] != body:
             return
         has_length = len(_LENGTH.findall(data, 0, len(data) - len(body))) == 1
         if has_length == (fields.length is not None):
             self._known[taken[0]] = head
+            if len(self._known) > MAX_HEADS:  # else whoever came first would keep all others out for ever
+                del self._known[next(iter(self._known))]
 
 
 def _apart(data: bytes) -> tuple[bytes, bytes] | None:

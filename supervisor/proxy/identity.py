@@ -6,7 +6,6 @@ that user: by number, since a name depends on where it is looked up. What only l
 nobody's (SDKs always send something).
 """
 
-import hashlib
 import ipaddress
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -17,12 +16,11 @@ from supervisor.errors import Unauthorized
 from supervisor.keys.key import Key, Presented, Scope
 from supervisor.keys.ring import Keyring
 from supervisor.proxy import cached
-from supervisor.proxy.forwarded import Address, Network, address_of, behind, network_of, within
+from supervisor.proxy.forwarded import Address, Network, address_of, behind, network_of, shortened, within
 from supervisor.proxy.inflight import Client, Exchange
 from supervisor.unixsocket import UID
 
-NAME_MAX = 128
-MEMO_ENTRIES = 4096
+MEMO_ENTRIES = 1024  # of up to 3.5 KiB: what is remembered by has been cut (`forwarded.nearest`)
 IPV6_PREFIX = 64  # a customer's network: single addresses there are free to change
 POOL_OF_KEYS = "user"  # of those that name none
 _ADMIN = frozenset({Scope.ADMIN})
@@ -192,6 +190,4 @@ def _shown(address: Address, ipv6_prefix: int) -> bytes:
 
 def _quoted(name: bytes) -> bytes:
     """Printable ASCII as it is, the rest %-escaped, and a long one's end hashed: no two names look the same."""
-    if len(name) > NAME_MAX:
-        name = name[: NAME_MAX // 2] + b"~" + hashlib.sha256(name).hexdigest()[:32].encode()
-    return quote_from_bytes(name, safe="!#$&'()*+,-./:;<=>?@[]^_`{|}~").encode()
+    return quote_from_bytes(shortened(name) or b"", safe="!#$&'()*+,-./:;<=>?@[]^_`{|}~").encode()

@@ -65,8 +65,9 @@ class Outline:
             try:
                 self._feed(self._carry + piece if self._carry else piece, final=False)
             except CallerError as error:
-                self.trouble = error
+                self.trouble = error.with_traceback(None)  # whose frames hold the piece
                 self._pieces.clear()
+                self._carry = b""
 
     def text(self) -> bytes:
         """The outline of the whole body, which has been fed.

@@ -21,9 +21,11 @@ from supervisor.proxy.handler import Handler, Hold
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.pace import Pace
 from supervisor.proxy.reading import RequestReader
+from supervisor.types import KIB
 from supervisor.unixsocket import unix_peer
 
 MAX_PIPELINED = 8
+PIPELINED_BYTES = 8 * KIB  # behind one with a larger body no more is read: small bodies are in no other count
 HEADER_TIMEOUT_S = 10.0
 BODY_IDLE_TIMEOUT_S = 30.0
 KEEP_ALIVE_S = 75.0
@@ -198,7 +200,7 @@ class ClientConnection(RequestReader):
             self._begin(exchange)
             return
         self._queue.append(exchange)
-        if len(self._queue) >= MAX_PIPELINED:
+        if len(self._queue) >= MAX_PIPELINED or len(exchange.body) > PIPELINED_BYTES:
             self._wait(Hold.PIPELINE)
 
     def _begin(self, exchange: Exchange) -> None:

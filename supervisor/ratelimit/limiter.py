@@ -16,7 +16,7 @@ from supervisor.ratelimit.account import Account
 from supervisor.ratelimit.gcra import SECOND_NS, after, charged
 from supervisor.ratelimit.pools import Limit, Pool
 
-MAX_ACCOUNTS = 131_072  # about 40 MB
+MAX_ACCOUNTS = 65_536  # about 25 MB, of the longest names that proxies can give 50
 SLICE = 5000  # accounts looked at in one call: under 10 ms
 ORDER_NS = 30 * SECOND_NS  # who is seen again sooner keeps the place in the order: changing it costs
 CROWDED_WAIT_NS = SECOND_NS  # nobody knows when a request of the client's own ends

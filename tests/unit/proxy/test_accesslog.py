@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from supervisor.proxy.accesslog import FLUSH_LINES, AccessLog
+from supervisor.proxy.accesslog import (
+    CLIENTS_MAX,
+    FLUSH_LINES,
+    OTHERS,
+    PATH_MAX_BYTES,
+    REFUSALS,
+    REFUSALS_OF_ONE,
+    AccessLog,
+)
 from supervisor.proxy.inflight import Client
 from tests.support.finished import exchange, of_key
 
@@ -99,3 +107,58 @@ def test_many_are_handed_over_at_once() -> None:
     assert [block.count(b"\n") for block in log.blocks] == [FLUSH_LINES]
     log.later[0]()
     assert len(log.blocks) == 1
+
+
+def test_a_long_path_is_cut_and_shows_it() -> None:
+    (line,) = Log().tell(exchange(b"/" + b"a" * 7000))
+    assert line["path"] == "/" + "a" * (PATH_MAX_BYTES - 4) + "..."
+
+
+def refused(client: str) -> Any:
+    return exchange(b"/" + b"a" * 7000, unserved=True, status=429, client=Client(client, b""))
+
+
+def test_refusals_beyond_some_in_a_second_are_summed_up_and_others_are_told() -> None:
+    log = Log()
+    told = log.tell(*[refused("user:one") for _ in range(100)], refused("user:two"), exchange())
+    assert [line["client"] for line in told].count("user:one") == REFUSALS_OF_ONE
+    assert [line["client"] for line in told].count("user:two") == 1
+    assert told[-1]["status"] == 200
+    log.blocks.clear()
+    for work in log.later:
+        work()
+    (left_out,) = log.tell()
+    assert left_out == {
+        "event": "requests_left_out",
+        "logger": "access",
+        "level": "info",
+        "timestamp": "2025-12-31T23:59:59.999Z",
+        "client": "user:one",
+        "count": 100 - REFUSALS_OF_ONE,
+    }
+
+
+def test_a_flood_of_names_has_so_many_lines_in_a_second() -> None:
+    log = Log()
+    log.tell(*[refused(f"user:{number}") for number in range(1000)])
+    log.log.close()
+    lines = [json.loads(line) for block in log.blocks for line in block.splitlines()]
+    full = [line for line in lines if line["event"] == "request"]
+    summed = {line["client"]: line["count"] for line in lines if line["event"] == "requests_left_out"}
+    assert len(full) == REFUSALS
+    assert len(summed) == CLIENTS_MAX + 1
+    assert sum(summed.values()) == 1000 - REFUSALS
+    assert summed[OTHERS] == 1000 - REFUSALS - CLIENTS_MAX
+
+
+def test_what_was_served_is_always_told() -> None:
+    assert len(Log().tell(*[exchange(status=404) for _ in range(500)])) == 500
+
+
+def test_the_next_second_tells_again() -> None:
+    log = Log()
+    for second in (100.5, 101.5):
+        for _ in range(20):
+            log.log.tell(refused("user:one"), second)
+    log.log.flush()
+    assert sum(len(block.splitlines()) for block in log.blocks) == 2 * REFUSALS_OF_ONE
