@@ -41,6 +41,9 @@ model: $(STAMP)-runtime  ## models/demo.gguf, made here, no network
 docs: $(STAMP)-runtime  ## what the program knows of itself, into docs/reference.md
 	@PYTHONPATH=. $(BIN)/python docs/make_reference.py
 
+# Named, so that a checkout of another user's (root in a container) runs too, with a warning: its Makefile runs already.
+run stop: export LLMSUP_CONFIG ?= $(CURDIR)/config/llmsup.yaml
+
 run: setup  ## set up, start llmsup in the background, ask the model something
 	@$(LLMSUP) status >/dev/null 2>&1 || $(LLMSUP) start
 	@echo; echo '$$ llmsup chat "Tell me a story"'; $(LLMSUP) chat "Tell me a story"

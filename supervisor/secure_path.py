@@ -48,32 +48,37 @@ class _Entry:
     child: os.stat_result | None = None
 
 
-def weakness(path: Path | str, *, environ: Mapping[str, str] | None = None) -> Weakness | None:
+def weakness(
+    path: Path | str, *, environ: Mapping[str, str] | None = None, uid: int | None = None
+) -> Weakness | None:
     """The outermost place through which others could have written ``path``; None: there is none.
+
+    ``uid``: whose it may be besides root's; None: this user's.
 
     What does not exist (yet), or may not be looked at, is not weak: whoever opens it will say so.
 
     Raises:
         ConfigError: $LLMSUP_TRUSTED_UIDS is no list of numbers.
     """
-    trusted = trusted_uids(os.environ if environ is None else environ)
+    uid = os.geteuid() if uid is None else uid
+    trusted = trusted_uids(os.environ if environ is None else environ, uid)
     try:
         for entry in _way(os.path.join(os.getcwd(), path)):
-            if (found := _judge(entry, trusted)) is not None:
+            if (found := _judge(entry, trusted, uid)) is not None:
                 return found
     except OSError:
         return None
     return None
 
 
-def trusted_uids(environ: Mapping[str, str]) -> frozenset[int]:
-    """Root, this user, and whom $LLMSUP_TRUSTED_UIDS names."""
+def trusted_uids(environ: Mapping[str, str], uid: int) -> frozenset[int]:
+    """Root, that user, and whom $LLMSUP_TRUSTED_UIDS names."""
     text = environ.get(TRUSTED_UIDS, "")
     if text.strip() and not _NUMBERS.fullmatch(text):
         raise ConfigError(
             f"{TRUSTED_UIDS}: expected user numbers, as in 1000,1001, found {one_line(text, 60)!r}"
         )
-    return frozenset({ROOT, os.geteuid(), *map(int, re.findall(r"\d+", text))})
+    return frozenset({ROOT, uid, *map(int, re.findall(r"\d+", text))})
 
 
 def written_by_others(facts: os.stat_result, path: str, trusted: frozenset[int]) -> str:
@@ -119,10 +124,10 @@ def _way(path: str) -> Iterator[_Entry]:
     yield _Entry(here, facts)
 
 
-def _judge(entry: _Entry, trusted: frozenset[int]) -> Weakness | None:
+def _judge(entry: _Entry, trusted: frozenset[int], uid: int) -> Weakness | None:
     facts, quoted = entry.facts, one_line(shlex.quote(entry.path))
     if facts.st_uid not in trusted:
-        return Weakness(entry.path, f"belongs to {_user(facts.st_uid)}", f"chown {os.geteuid()} {quoted}")
+        return Weakness(entry.path, f"belongs to {_user(facts.st_uid)}", f"chown {uid} {quoted}")
     who = written_by_others(facts, entry.path, trusted)
     if not who:
         return None

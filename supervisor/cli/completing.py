@@ -23,7 +23,8 @@ def _proposals(find: Callable[[], Iterable[str]]) -> Propose:
                 names = list(find())
         except (LlmsupError, OSError, ValueError, KeyError, TypeError, AttributeError):
             return []
-        return [name for name in names if name.startswith(incomplete)]
+        # The shell prints them as they are, and a request's id is its client's word.
+        return [name for name in names if name.startswith(incomplete) and name.isprintable()]
 
     return propose
 

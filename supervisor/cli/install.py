@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from supervisor import secure_path
 from supervisor.cli import context, output, unitfile
 from supervisor.errors import Conflict, LlmsupError, PermissionDenied
 
@@ -226,8 +227,13 @@ def _explain(unit: unitfile.Unit) -> None:
 def _notes(at: unitfile.Installation) -> Iterator[str]:
     """What would surprise whoever starts it."""
     if at.account is not None:
-        if not _exists(at.account):
+        uid = _uid(at.account)
+        if uid is None:
             yield f"there is no user {at.account} yet"
+        # As the service will see them; until there is its user, only root's are surely safe.
+        for path in (Path(at.command[0]), at.config):
+            if (weak := secure_path.weakness(path, uid=0 if uid is None else uid)) is not None:
+                yield f"others could write what runs as {at.account}: {weak} ({weak.remedy})"
         for folder in at.writable:
             if not folder.is_dir():
                 yield f"{folder} is not there; the service cannot make it: install -d -o {at.account} -m 700 {folder}"
@@ -239,12 +245,12 @@ def _notes(at: unitfile.Installation) -> Iterator[str]:
         yield f"the service will not have your {', '.join(told)}: set them with `systemctl edit llmsup`"
 
 
-def _exists(account: str) -> bool:
+def _uid(account: str) -> int | None:
+    """None: there is no such user."""
     try:
-        pwd.getpwnam(account)
+        return pwd.getpwnam(account).pw_uid
     except KeyError:
-        return False
-    return True
+        return None
 
 
 def _closed_to_others(path: Path) -> Path | None:
@@ -256,7 +262,7 @@ def _closed_to_others(path: Path) -> Path | None:
 
 
 def _steps(target: Target, at: unitfile.Installation, begins: list[str]) -> Iterator[str]:
-    if at.account is not None and not _exists(at.account):
+    if at.account is not None and _uid(at.account) is None:
         yield f"useradd --system --home-dir /var/lib/llmsup {at.account}"
     yield f"{target.spoken} daemon-reload"
     yield f"{target.spoken} enable --now {' '.join(reversed(begins))}"

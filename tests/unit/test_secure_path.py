@@ -101,6 +101,7 @@ def test_what_belongs_to_somebody_else(file: Path) -> None:
     assert str(found).startswith(f"{file} belongs to ")
     assert found.remedy == f"chown 0 {file}"
     assert weakness(file, environ={TRUSTED_UIDS: f"12, {NOBODY}"}) is None
+    assert weakness(file, environ={}, uid=NOBODY) is None
     os.chown(file, 0, 0)
     os.chown(file.parents[1], NOBODY, NOBODY)
     assert at(file) == str(file.parents[1])
@@ -179,4 +180,4 @@ def test_an_access_list_may_name_anybody(file: Path, group: Group, monkeypatch: 
 @pytest.mark.parametrize("text", ["nobody", "1000;", "-1"])
 def test_trusted_users_are_numbers(text: str) -> None:
     with pytest.raises(ConfigError, match=TRUSTED_UIDS):
-        secure_path.trusted_uids({TRUSTED_UIDS: text})
+        secure_path.trusted_uids({TRUSTED_UIDS: text}, 1000)

@@ -22,6 +22,7 @@ MAY = {
     "cli/keys.py",
     "cli/sight.py",
     "cli/why.py",
+    "doctor/exposed.py",
     "proc/building/build.py",
     "proxy/accesslog.py",
 }
