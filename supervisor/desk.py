@@ -163,6 +163,7 @@ class Desk:
 
     async def restart(self, name: str | None) -> str:
         parts, chosen = self._parts, name or self._default
+        parts.admission.forgive()
         return await self._command(
             "restart", chosen, lambda: parts.fleet.restart(chosen, parts.residents.room)
         )

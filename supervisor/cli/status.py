@@ -90,6 +90,8 @@ def doors(state: dict[str, Any]) -> Iterator[str]:
     bans = state.get("bans", [])
     for one in bans[:BANS_SHOWN]:
         yield f"banned: {one['client']} for {span(one['left_s'])} yet: its requests brought llama-server down again and again"
+    if bans:
+        yield "  (llmsup restart opens all doors)"
     if len(bans) > BANS_SHOWN:
         yield f"banned: {len(bans) - BANS_SHOWN} more (llmsup status --json)"
 

@@ -101,6 +101,11 @@ class Admission:
         for gate in self.gates.values():
             gate.refuse_client(client)
 
+    def forgive(self) -> None:
+        """An operator begins anew: no client is banned and no request is known any more."""
+        self.bans.clear()
+        self.quarantine.clear()
+
     def pump(self) -> None:
         """Something became free: let the gates send in turn, so that none starves another."""
         while self.waiting:

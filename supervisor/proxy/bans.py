@@ -4,7 +4,8 @@ fail2ban's two times: two strikes within ten minutes, and the client is refused 
 request found out (`suspects`): a crash that only it can have brought about. Where it can be told only that it was
 one of some, each of them gets its share of half a strike: too little for whoever was there by accident, enough for
 who is there each time. By name, as identity resolved it: a key, a user, an address or its IPv6 prefix; who comes with a
-key is not touched by what its address has done. Bounded: oldest out first. A restart of llmsup forgets.
+key is not touched by what its address has done. Bounded: oldest out first. A restart of llmsup forgets, and
+so does an operator's restart of a model.
 """
 
 from collections import OrderedDict
@@ -71,10 +72,10 @@ class Bans:
             return 0.0
         return until - now
 
-    def lift(self, client: str) -> bool:
-        """An operator opens its door. False: it was not closed."""
-        self._strikes.pop(client, None)
-        return self._until.pop(client, None) is not None
+    def clear(self) -> None:
+        """An operator opens all doors."""
+        self._strikes.clear()
+        self._until.clear()
 
     def closed(self, now: float) -> list[Ban]:
         """Those that are refused, the oldest first."""

@@ -3,7 +3,7 @@
 Some bodies are poison in this version of it (LLAMA_SERVER 0.8): a deeply nested grammar is a segmentation
 fault, and everybody's answer dies with it. Who was not alone when it killed is known for its own client only: an
 innocent question must not be refused to everybody because of what was beside it. Bounded, oldest out first; a
-restart of llmsup forgets.
+restart of llmsup forgets, and so does an operator's restart of a model.
 """
 
 import hashlib
@@ -35,6 +35,9 @@ class Quarantine:
         self._until[_of_client(known, client)] = now + KEPT_S
         if len(self._until) > MAX_ENTRIES:
             self._until.popitem(last=False)
+
+    def clear(self) -> None:
+        self._until.clear()
 
     def holds(self, path: bytes, body: bytes, now: float, client: str = "") -> bool:
         """Costs nothing while there is nothing in it."""

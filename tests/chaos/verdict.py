@@ -45,7 +45,7 @@ def _refusal(reply: Response) -> str:
         source, code = error["source"], error["code"]
     except (ValueError, KeyError, TypeError):
         return ""
-    if source == "llmsup" and reply.status == 422 and code == "request_quarantined":
+    if source == "llmsup" and (reply.status, code) in {(422, "request_quarantined"), (403, "client_banned")}:
         return "quarantined"
     if source == "llmsup" and reply.status == 503 and code and reply.header("retry-after") is not None:
         return "refused"

@@ -41,6 +41,9 @@ def test_three_that_differ_by_a_byte_close_the_door_of_their_sender_and_take_not
         for verb in ("status", "why"):
             assert f"banned: ip:{EVE} for 59 min" in daemon.cli(verb).stdout
         assert "request inside" in daemon.cli("why").stdout
+        assert daemon.cli("restart").returncode == 0
+        assert daemon.status()["bans"] == []
+        assert ask(daemon, EVE, "a question like any other").status == 200
 
 
 @pytest.mark.parametrize("how", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"])

@@ -78,6 +78,7 @@ def error(**fields: object) -> bytes:
         (answer(503, error(source="upstream", code="x"), retry_after=True), False, "failed"),
         (answer(503, error(source="llmsup", code="queue_full"), retry_after=True), False, "refused"),
         (answer(422, error(source="llmsup", code="request_quarantined")), True, "quarantined"),
+        (answer(403, error(source="llmsup", code="client_banned")), True, "quarantined"),
         (answer(422, error(source="llmsup", code="bad_request")), True, "failed"),
         (answer(502, error(source="llmsup", code="upstream_failed"), retry_after=True), True, "failed"),
     ],

@@ -213,21 +213,19 @@ def test_new_poison_does_not_bring_blame_on_an_innocent_question() -> None:
 
 def test_beside_a_long_answer_the_entry_binds_its_client_only() -> None:
     scene = Scene()
-    one = scene.ask(client=BOB, body=b"story")
-    scene.ask(client=EVE, body=b"p0")
+    one, two = scene.ask(client=BOB, body=b"story"), scene.ask(client=EVE, body=b"p0")
     scene.crash()
-    while one not in scene.inside:
-        scene.answered(next(iter(scene.inside)))
-        pytest.skip("it went second")
-    scene.gate.first_token(one)
+    (first,) = scene.inside
+    second = two if first is one else one
+    scene.gate.first_token(first)
     scene.time += DRAIN_S
     scene.gate.sweep(scene.time)
-    assert len(scene.inside) == 2
+    assert scene.inside == {first, second}
     scene.crash()
-    assert scene.knows(b"p0", EVE)
-    assert not scene.knows(b"p0", CAROL)
-    assert one not in scene.refused
-    assert (one.crashes, one.excused) == (0, 2)
+    assert scene.knows(second.body, second.client.name)
+    assert not scene.knows(second.body, CAROL)
+    assert first not in scene.refused
+    assert (first.crashes, first.excused) == (0, 2)
 
 
 def test_who_has_done_it_before_goes_last() -> None:
@@ -241,6 +239,19 @@ def test_who_has_done_it_before_goes_last() -> None:
     scene.crash()
     assert scene.refused == {poison: "request_quarantined"}
     assert scene.told == [EVE]
+
+
+def test_an_operator_who_begins_anew_opens_all_doors() -> None:
+    scene = Scene()
+    for _ in range(2):
+        scene.admission.bans.strike(EVE, scene.time)
+    scene.ask(client=BOB, body=b"p0")
+    scene.crash()
+    scene.crash()
+    assert scene.knows(b"p0", CAROL)
+    scene.admission.forgive()
+    assert not scene.knows(b"p0", CAROL)
+    assert not scene.banned(EVE)
 
 
 def test_a_crash_that_does_not_happen_again_is_held_against_nobody() -> None:
