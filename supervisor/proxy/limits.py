@@ -190,7 +190,8 @@ class Limits:
                 return WAIT
             self._take(exchange, verdict.result(), now_ns)
             return None
-        self._take(exchange, self.limiter.admit(client.name, self._pool(client), tokens, now_ns), now_ns)
+        pool = client.pool if client.key is None else self._pool(client)  # most have none: without a call
+        self._take(exchange, self.limiter.admit(client.name, pool, tokens, now_ns), now_ns)
         return None
 
     def _take(self, exchange: Exchange, outcome: Verdict, now_ns: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from supervisor.errors import LlmsupError
+from supervisor.errors import Forbidden, LlmsupError
 from supervisor.keys.key import Scope
 from supervisor.proxy import answers, cached
 from supervisor.proxy.console import sits_here
@@ -25,6 +25,9 @@ Gather = Callable[
 ]  # what a scraper accepts -> the text and its Content-Type
 Decide = Callable[[Exchange], Decision]
 _READING = frozenset({b"GET", b"HEAD"})
+HOW_TO = (
+    "llmsup keys create prometheus --scope metrics; or, from this machine, metrics.open_on_loopback: true"
+)
 _SCOPES = frozenset({Scope.ADMIN, Scope.METRICS})
 _ACCEPT = re.compile(rb"^accept:(.*)\r$", re.IGNORECASE | re.MULTILINE)
 
@@ -39,7 +42,9 @@ def checker(identity: Identity, origins: Origins, *, on_loopback: bool) -> Calla
             return identity.is_admin(exchange)
         if on_loopback and exchange.fields.key is None and sits_here(exchange):
             return origins.are_own(exchange.fields)
-        return identity.has_scope(exchange, _SCOPES)
+        if identity.has_scope(exchange, _SCOPES):
+            return True
+        raise Forbidden("/metrics is for keys of the scope metrics or admin", hint=HOW_TO)
 
     return may
 
