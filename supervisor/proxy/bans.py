@@ -31,18 +31,18 @@ class Ban:
 
 
 class Bans:
-    """Times are monotonic seconds, given by the caller."""
+    """Times are monotonic seconds, given by the caller. ``until``: when each door opens again; to be read only."""
 
     def __init__(self) -> None:
         self._strikes: OrderedDict[str, list[tuple[float, float]]] = OrderedDict()  # when, how much
-        self._until: OrderedDict[str, float] = OrderedDict()
+        self.until: OrderedDict[str, float] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Bans {len(self._until)}, {len(self._strikes)} under suspicion>"
+        return f"<Bans {len(self.until)}, {len(self._strikes)} under suspicion>"
 
     def __len__(self) -> int:
         """How many are refused, or were until lately: 0 costs a request nothing."""
-        return len(self._until)
+        return len(self.until)
 
     def strike(self, client: str, now: float, weight: float = 1.0) -> bool:
         """True: its door closes now."""
@@ -53,9 +53,9 @@ class Bans:
             _bound(self._strikes)
             return False
         fresh = not self.left_s(client, now)
-        self._until.pop(client, None)
-        self._until[client] = now + BAN_S
-        _bound(self._until)
+        self.until.pop(client, None)
+        self.until[client] = now + BAN_S
+        _bound(self.until)
         return fresh
 
     def blamed(self, client: str, now: float) -> bool:
@@ -64,22 +64,22 @@ class Bans:
 
     def left_s(self, client: str, now: float) -> float:
         """For how long it is refused yet; 0: it is not."""
-        until = self._until.get(client)
+        until = self.until.get(client)
         if until is None:
             return 0.0
         if until <= now:
-            del self._until[client]
+            del self.until[client]
             return 0.0
         return until - now
 
     def clear(self) -> None:
         """An operator opens all doors."""
         self._strikes.clear()
-        self._until.clear()
+        self.until.clear()
 
     def closed(self, now: float) -> list[Ban]:
         """Those that are refused, the oldest first."""
-        return [Ban(client, left_s) for client in list(self._until) if (left_s := self.left_s(client, now))]
+        return [Ban(client, left_s) for client in list(self.until) if (left_s := self.left_s(client, now))]
 
 
 def _bound(table: OrderedDict[str, Any]) -> None:

@@ -95,10 +95,11 @@ class Gate:
             QueueFull, QueueTimeout: too many wait already.
         """
         admission = self._admission
-        self._suspects.check(exchange)
+        if admission.bans.until or admission.quarantine.until:
+            self._suspects.check(exchange)
         if (
             self.open
-            and (self._suspects.calm or self._suspects.may_go(exchange, self._inside))
+            and (not self._suspects.cases or self._suspects.may_go(exchange, self._inside))
             and (
                 not exchange.needs_slot
                 or (
@@ -185,7 +186,7 @@ class Gate:
                 self._times.note(self._admission.clock.now() - exchange.began_at)
                 self.breaker.succeeded(self.view.slots)
             self._deactivate(exchange)
-            if not (exchange.served and self._suspects.calm):
+            if self._suspects.cases or not exchange.served:
                 self._suspects.ended(exchange, was_inside=True)
             self._admission.pump()
         elif self.waiting.remove(exchange):
@@ -201,7 +202,8 @@ class Gate:
 
     def _deactivate(self, exchange: Exchange) -> None:
         self.active.discard(exchange)
-        self._suspects.dropped(exchange)
+        if exchange is self._suspects.alone:
+            self._suspects.alone = None
         self.waiting.over(exchange)
         if exchange.leased:
             leases, exchange.leased = exchange.leased, 0
@@ -308,7 +310,7 @@ class Gate:
         """Whose turn it is, of those that may go. Who needs more room than there is yet, is not passed by."""
         self._short = False
         for exchange in self.waiting.in_turn(free=self._free):
-            if not self._suspects.calm and not self._suspects.may_go(exchange, self._inside):
+            if self._suspects.cases and not self._suspects.may_go(exchange, self._inside):
                 continue
             if not exchange.attempts or self._may_retry(exchange):
                 if exchange.demand is not ORDINARY and exchange.needs_slot:
@@ -397,7 +399,7 @@ class Gate:
             self._ties.reject(exchange, self._too_late(exchange, now))
         if self.waiting:
             hang_up_on_those_who_do_not_read(self.active, now)
-        if not self._suspects.calm:
+        if self._suspects.cases:
             self._suspects.sweep(now)
             self._admission.pump()
         if self._pool is not None:

@@ -19,39 +19,39 @@ def fingerprint(path: bytes, body: bytes) -> bytes:
 
 
 class Quarantine:
-    """Times are monotonic seconds, given by the caller."""
+    """Times are monotonic seconds, given by the caller. ``until``: by fingerprint; to be read only."""
 
     def __init__(self) -> None:
-        self._until: OrderedDict[bytes, float] = OrderedDict()
+        self.until: OrderedDict[bytes, float] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Quarantine {len(self._until)}>"
+        return f"<Quarantine {len(self.until)}>"
 
     def __len__(self) -> int:
-        return len(self._until)
+        return len(self.until)
 
     def add(self, known: bytes, now: float, client: str = "") -> None:
         """``known``: its fingerprint; ``client``: whose it is, "" for everybody's."""
-        self._until[_of_client(known, client)] = now + KEPT_S
-        if len(self._until) > MAX_ENTRIES:
-            self._until.popitem(last=False)
+        self.until[_of_client(known, client)] = now + KEPT_S
+        if len(self.until) > MAX_ENTRIES:
+            self.until.popitem(last=False)
 
     def clear(self) -> None:
-        self._until.clear()
+        self.until.clear()
 
     def holds(self, path: bytes, body: bytes, now: float, client: str = "") -> bool:
         """Costs nothing while there is nothing in it."""
-        if not self._until:
+        if not self.until:
             return False
         known = fingerprint(path, body)
         return self._has(known, now) or (client != "" and self._has(_of_client(known, client), now))
 
     def _has(self, known: bytes, now: float) -> bool:
-        until = self._until.get(known)
+        until = self.until.get(known)
         if until is None:
             return False
         if until <= now:
-            del self._until[known]
+            del self.until[known]
             return False
         return True
 

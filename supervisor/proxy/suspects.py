@@ -70,7 +70,7 @@ def _nobody(client: str, seconds: float) -> None:
 
 
 class Suspects:
-    """Of one gate. ``alone``: who is being tried now; ``told``: of each client whose door closes."""
+    """Of one gate. ``alone``: who is being tried now (the gate says when it is not at the child any more); ``cases``: none, while nobody is suspected of anything; ``told``: of each client whose door closes."""
 
     def __init__(
         self, quarantine: Quarantine, bans: Bans, clock: Clock, told: Callable[[str, float], None] = _nobody
@@ -80,7 +80,7 @@ class Suspects:
         self._bans = bans
         self._clock = clock
         self._told = told
-        self._cases: deque[Case] = deque()
+        self.cases: deque[Case] = deque()
         self._left: deque[Left] = deque(maxlen=MAX_LEFT)
         self._judged: deque[Generation] = deque(maxlen=MAX_DEATHS)
         self._trial: Exchange | None = (
@@ -93,12 +93,7 @@ class Suspects:
         self._hold_until: float | None = None
 
     def __repr__(self) -> str:
-        return f"<Suspects {len(self._untried())} to be tried, {len(self._cases)} cases>"
-
-    @property
-    def calm(self) -> bool:
-        """Nobody is suspected of anything."""
-        return not self._cases
+        return f"<Suspects {len(self._untried())} to be tried, {len(self.cases)} cases>"
 
     # ---- who may go
 
@@ -113,7 +108,7 @@ class Suspects:
             raise quarantined()
 
     def may_go(self, exchange: Exchange, inside: int) -> bool:
-        """Whether it may go to the child now, at which so many are already. Not to be asked while all is calm."""
+        """Whether it may go to the child now, at which so many are already. Not to be asked while there are no cases."""
         untried, now = self._untried(), self._clock.now()
         if self.alone is not None:
             return not (self._exclusive or exchange in untried)
@@ -140,7 +135,7 @@ class Suspects:
         return all(blamed(one.client.name, now) for one in untried)
 
     def _untried(self) -> set[Exchange]:
-        return {one for case in self._cases for one in case.open if one.crashes and not one.tried}
+        return {one for case in self.cases for one in case.open if one.crashes and not one.tried}
 
     def went(self, exchange: Exchange, inside: int) -> None:
         """It goes to the child, at which so many are already."""
@@ -166,11 +161,6 @@ class Suspects:
         if self.alone is not None and now - self._alone_since >= ALONE_S:
             self._end_trial(self.alone)
 
-    def dropped(self, exchange: Exchange) -> None:
-        """It is not at the child any more; whether for good is told by `ended`."""
-        if exchange is self.alone:
-            self.alone = None
-
     # ---- what becomes of them
 
     def ended(self, exchange: Exchange, *, was_inside: bool) -> None:
@@ -183,7 +173,7 @@ class Suspects:
                 known = fingerprint(exchange.path, exchange.body)
             name, now = exchange.client.name, self._clock.now()
             self._left.append(Left(name, exchange.sent_to, now, known, exchange.crashes))
-        for case in [case for case in self._cases if exchange in case.open]:
+        for case in [case for case in self.cases if exchange in case.open]:
             case.open.discard(exchange)
             if not exchange.served and (was_inside or exchange.status == LEFT):
                 case.unproven.add(exchange.client.name)
@@ -192,7 +182,7 @@ class Suspects:
     def _close_if_done(self, case: Case) -> None:
         if case.open:
             return
-        self._cases.remove(case)
+        self.cases.remove(case)
         for client in case.unproven:
             self._strike(client, DOUBT / len(case.unproven))
 
@@ -235,10 +225,10 @@ class Suspects:
                 self._open(Case(set(inside), {one.client for one in left}))
 
     def _open(self, case: Case) -> None:
-        self._cases.append(case)
+        self.cases.append(case)
         self._close_if_done(case)
-        if len(self._cases) > MAX_CASES:
-            _excuse(self._cases.popleft().open)
+        if len(self.cases) > MAX_CASES:
+            _excuse(self.cases.popleft().open)
 
     def _convict(self, exchange: Exchange, death: Death, *, everybody: bool) -> None:
         """It did it. Whoever else was suspected of the same is not any more."""
@@ -249,8 +239,8 @@ class Suspects:
         known = fingerprint(exchange.path, exchange.body)
         self._quarantine.add(known, self._clock.now(), "" if everybody else client)
         exchange.convicted = True
-        for case in [case for case in self._cases if exchange in case.open]:
-            self._cases.remove(case)
+        for case in [case for case in self.cases if exchange in case.open]:
+            self.cases.remove(case)
             _excuse(case.open - {exchange})
         self._strike(client, 1.0 if everybody else DOUBT)
 
