@@ -17,7 +17,7 @@ BAN_S = 3600.0
 LIMIT = 2.0  # one may be an accident: a question that this build of llama-server does not survive
 DOUBT = 0.5  # of a strike, shared by those of whom one did it
 # Each costs a crash of llama-server, of which there is one in a second at most.
-MAX_CLIENTS = 1000  # some 300 bytes each: names are cut where they are made (`identity`)
+MAX_CLIENTS = 500  # some 2 KB each at worst: names are cut where they are made (`identity`)
 MAX_STRIKES = 16  # of one client: twice as many as it takes for two who are always seen together
 _ROUNDING = 1e-9
 

@@ -15,14 +15,16 @@ from supervisor.clock import SystemClock
 from supervisor.keys.ring import Keyring
 from supervisor.proxy import headers
 from supervisor.proxy.accesslog import AccessLog
+from supervisor.proxy.bans import Bans
 from supervisor.proxy.heads import Heads, KnownHead
 from supervisor.proxy.identity import Identity, Rules
-from supervisor.proxy.inflight import Client
+from supervisor.proxy.inflight import LEFT, Client
 from supervisor.proxy.meters import KEYS_MAX, Meters
 from supervisor.proxy.outline import Outline
 from supervisor.proxy.prefills import HASHED_BYTES, Prefills
-from supervisor.proxy.quarantine import Quarantine
+from supervisor.proxy.quarantine import Quarantine, fingerprint
 from supervisor.proxy.server_names import ServerNames
+from supervisor.proxy.suspects import Suspects
 from supervisor.proxy.upload import BodyBudget
 from supervisor.ratelimit.fairqueue import FairQueue
 from supervisor.ratelimit.gcra import SECOND_NS
@@ -141,7 +143,33 @@ def prefills() -> object:
 def quarantine() -> object:
     kept = Quarantine()
     for number in range(5000):
-        kept.add(b"/" + b"a" * 8000, b"%d" % number, 1.0)
+        known = fingerprint(b"/" + b"a" * 8000, b"%d" % number)
+        kept.add(known, 1.0, long_name(number) if number % 2 else "")
+    return kept
+
+
+def bans() -> object:
+    kept = Bans()
+    for number in range(1500):
+        for _ in range(20):
+            kept.strike(long_name(number), float(number) / 10, 0.01)
+        for _ in range(2):
+            kept.strike(long_name(number + 5000), float(number) / 10)
+    return kept
+
+
+def suspects() -> object:
+    """Requests that leave the child without their answer, with crashes in between."""
+    now = SimpleNamespace(now=lambda: 1.0)
+    kept: Any = Suspects(Quarantine(), Bans(), now)
+    for number in range(3000):
+        row = SimpleNamespace(
+            client=Client(long_name(number), b""), body=b"b" * 9000, path=b"/" + b"a" * 8000, crashes=0,
+            served=False, sent_to=number, status=LEFT,
+        )  # fmt: skip
+        kept.ended(row, was_inside=True)
+        kept.died(SimpleNamespace(generation=number, cause="segfault", exit_code=None), [])
+        kept.ended(row, was_inside=True)
     return kept
 
 
@@ -206,6 +234,8 @@ TABLES: tuple[tuple[Callable[[], object], int], ...] = (
     (fair_queue, 1 * MIB),
     (prefills, 2 * MIB),
     (quarantine, 1 * MIB),
+    (bans, 3 * MIB // 2),
+    (suspects, 512 * KIB),
     (host_names, 1 * MIB),
     (meters, 3 * MIB),
     (access_log, 1 * MIB),
