@@ -31,6 +31,7 @@ from supervisor.observe.systemd import Notifier, keep_alive
 from supervisor.parts import Parts
 from supervisor.proc import orphans
 from supervisor.proc.children import Children
+from supervisor.proc.confine import forbid_core_dumps
 from supervisor.proc.run import Launcher
 from supervisor.proc.state import Event
 from supervisor.proxy.wire import ClientConnection
@@ -310,6 +311,7 @@ def run(loaded: Loaded, *, ready: Callable[[str], None] = lambda _: None, backgr
             children = Children(run_dir.path, Launcher(SystemClock()))
             children.sweep()
             orphans.adopt()
+            forbid_core_dumps()
 
             async def main() -> None:
                 await Daemon(loaded, run_dir, listener, unix, logs, children, notifier, tls).serve(ready)

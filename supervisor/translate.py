@@ -19,10 +19,12 @@ from supervisor.proxy.cors import CorsRules
 from supervisor.proxy.server_names import ServerNames
 from supervisor.proxy.turns import Share
 from supervisor.ratelimit.pools import OF_KEYS, Pool, pool
-from supervisor.settings.schema import Model, Settings
+from supervisor.settings.schema import Memory, Model, Settings
 from supervisor.settings.values import BUILT_IN_POOLS
 from supervisor.types import ModelName
 
+# Beyond `memory.limit_mb`, above which it is replaced anyway: the stacks of 60 more threads.
+GROWTH_SPARE_MB = 2048
 OWN_DESCRIPTORS = 64  # about 25 at rest, and 10 for each start of a child
 MIN_CLIENTS, MAX_CLIENTS = 8, 16_384
 
@@ -41,8 +43,14 @@ def spec_of(name: str, model: Model, settings: Settings) -> ModelSpec:
         env=dict(model.env),
         secret_env=model.secret_env,
         max_tokens=model.max_tokens,
+        growth_mb=growth_mb_of(settings.memory),
         cache_ram_mb=max(1, settings.memory.limit_mb // CACHE_RAM_SHARE // len(settings.models)),
     )
+
+
+def growth_mb_of(memory: Memory) -> int:
+    """What one child may take beyond what it has when it serves; 0: whatever there is."""
+    return memory.limit_mb + GROWTH_SPARE_MB if memory.growth_limit_mb is None else memory.growth_limit_mb
 
 
 def safe_spec_of(name: str, model: Model, settings: Settings) -> ModelSpec | None:

@@ -14,7 +14,7 @@ from supervisor.proc.output import LogFile
 from supervisor.proc.run import Launch, new_key
 from supervisor.proc.spawn import SpawnFailed
 from supervisor.proc.tools import Executable
-from supervisor.types import Generation
+from supervisor.types import MIB, Generation
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("instance")
 
@@ -36,7 +36,9 @@ def compose(
     argv = command.argv(spec, binary, str(binary.path), host=endpoint.host, port=endpoint.port)
     marker = f"{os.getpid()}:{spec.holder}:{generation}"
     env = command.environment(spec, environ, api_key=endpoint.api_key, marker=marker)
-    return Launch(argv, env, endpoint, log_file, secret_env=spec.secret_env)
+    return Launch(
+        argv, env, endpoint, log_file, secret_env=spec.secret_env, growth_bytes=spec.growth_mb * MIB
+    )
 
 
 def obstacle(error: Exception, model: str) -> Cause:

@@ -21,17 +21,64 @@ OWNED = frozenset(
     {"-m", "--model", "--host", "--port", "--api-key", "--api-key-file", "--api-prefix", "-a", "--alias"}
     | {"-np", "--parallel", "--log-jsonl", "--ssl-key-file", "--ssl-cert-file", "--reuse-port"}
 )
-_SCRUBBED = (
-    "LLAMA_",
-    "AIP_",
-    "LLMSUP_",
-    "LLM_",
-    "LISTEN_",
-    "GGML_NO_BACKTRACE",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_",
+# What a child inherits: what programs, their libraries and GPU drivers look for. All else, secrets of other programs
+# among it, stays here; `models.NAME.env` adds what one needs. LLAMA_ARG_* and the like would change it behind our back.
+_INHERITED = frozenset(
+    [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "TMP",
+        "TEMP",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "GLIBC_TUNABLES",
+        "DISPLAY",
+        "WSL_DISTRO_NAME",
+    ]
 )
-_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy"})
+_INHERITED_PREFIXES = (
+    # locale, folders, memory and the loader of macOS
+    *("LC_", "XDG_", "MALLOC_", "MIMALLOC_", "DYLD_"),
+    # threads and linear algebra
+    *("OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "GGML_"),
+    # GPUs: NVIDIA; AMD; Vulkan and Mesa; Intel; OpenCL; Metal; others that llama.cpp knows
+    *(
+        "CUDA_",
+        "NVIDIA_",
+        "NCCL_",
+        "CUBLAS_",
+        "HIP_",
+        "ROCR_",
+        "ROCM_",
+        "ROCBLAS_",
+        "HIPBLASLT_",
+        "HSA_",
+        "AMD_",
+        "GPU_",
+    ),
+    *(
+        "VK_",
+        "MESA_",
+        "RADV_",
+        "ANV_",
+        "DRI_",
+        "LIBGL_",
+        "SYCL_",
+        "ONEAPI_",
+        "ZE_",
+        "UR_",
+        "NEO_",
+        "OCL_",
+        "OPENCL_",
+    ),
+    *("MTL_", "METAL_", "MUSA_", "ASCEND_", "CANN_"),
+)
 
 
 class SupportsFlags(Protocol):
@@ -54,6 +101,7 @@ class ModelSpec:
     env: Mapping[str, str]
     max_tokens: int | None
     cache_ram_mb: int
+    growth_mb: int = 0  # what it may take beyond what it has when it serves, in MiB; 0: whatever there is
     secret_env: frozenset[str] = frozenset()  # names in ``env`` whose values its log must not show
     seat: str = ""  # which of the model's two it is for (`events.InstanceView.holder`)
 
@@ -106,14 +154,14 @@ def _refuse_owned(spec: ModelSpec) -> None:
 def environment(
     spec: ModelSpec, inherited: Mapping[str, str], *, api_key: str, marker: str
 ) -> dict[str, str]:
-    """The child's environment: ours without what would change it behind our back, plus what it needs.
+    """The child's environment: of ours what is on the list, plus what the model's ``env`` says, plus what it needs.
 
     The key travels here and not in argv, which every local user can read.
     """
     kept = {
         name: value
         for name, value in inherited.items()
-        if not name.startswith(_SCRUBBED) and name.lower() not in _PROXIES
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
     }
     kept.update(spec.env)
     kept.update(

@@ -1,7 +1,7 @@
 """The launcher where ``setpriv --pdeathsig`` is missing: ``launch.py PARENT_PID PROGRAM ARGS...``.
 
 Run by path with ``python -I -S``, so it imports nothing of ours. Arms the parent-death signal, makes
-sure that the parent still is who it was, and becomes the program.
+sure that the parent still is who it was, takes away what `spawn` says, and becomes the program.
 """
 
 import ctypes
@@ -10,7 +10,8 @@ import resource
 import signal
 import sys
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
+STACK_BYTES = 32 * 1024 * 1024  # as in `spawn`
 NOT_OURS = 125
 
 
@@ -20,7 +21,11 @@ def main() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0 or os.getppid() != parent:
         os._exit(NOT_OURS)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    if hard == resource.RLIM_INFINITY or hard >= STACK_BYTES:
+        resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, hard))
     try:
         os.execv(program[0], program)
     except OSError as exc:

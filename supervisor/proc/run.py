@@ -19,6 +19,7 @@ from supervisor.observe.logfile import LogFile
 from supervisor.proc import orphans, reaper, spawn, vitals
 from supervisor.proc.causes import ExitStatus
 from supervisor.proc.command import MARKER
+from supervisor.proc.confine import confine
 from supervisor.proc.output import Output, signal_from_thread
 from supervisor.proc.reaper import Watch
 from supervisor.types import Generation
@@ -30,7 +31,9 @@ EOF_GRACE_S = 0.25  # the last words of a dead child are in the pipe; a grandchi
 
 @dataclass(slots=True)
 class Run:
-    """A generation's living part. ``ordered``: why we ended it, if we did; ``marker``: in the environment of all it starts."""
+    """A generation's living part. ``ordered``: why we ended it, if we did; ``marker``: in the environment of all it starts;
+    ``growth_bytes``: see `Launch`.
+    """
 
     generation: Generation
     endpoint: Endpoint
@@ -41,6 +44,7 @@ class Run:
     _eof: asyncio.Event
     _watch: Watch
     marker: str = ""
+    growth_bytes: int = 0
     ordered: str | None = None
     ready_at: float | None = None
     status: ExitStatus | None = field(default=None)
@@ -55,6 +59,11 @@ class Run:
     def signs(self) -> vitals.Vitals | None:
         """What the kernel says of the process now."""
         return vitals.read(self.child.pid)
+
+    def confine(self) -> None:
+        """It serves: from now on its memory has a hard limit."""
+        if self.growth_bytes:
+            confine(self.child.pid, self.growth_bytes)
 
     async def bury(self, clock: Clock) -> tuple[ExitStatus, list[str]]:
         """After the exit: end the group, reap, collect the last words. The group is empty on return, or said not to be."""
@@ -100,6 +109,7 @@ class Launch:
     log: LogFile | None
     pass_fds: tuple[int, ...] = ()  # what the child inherits beside its outputs
     secret_env: frozenset[str] = frozenset()  # names in ``env``, beside those that speak for themselves
+    growth_bytes: int = 0  # what it may take beyond what it has when it serves; 0: whatever there is
 
 
 class Launcher:
@@ -137,7 +147,9 @@ class Launcher:
             reaper.reap(child)
             raise spawn.SpawnFailed(f"no thread to look after it: {exc}", transient=True) from exc
         began, marker = self._clock.now(), launch.env.get(MARKER, "")
-        return Run(generation, launch.endpoint, child, output, began, exited, eof, watch, marker)
+        return Run(
+            generation, launch.endpoint, child, output, began, exited, eof, watch, marker, launch.growth_bytes
+        )
 
 
 def log_path(folder: Path, name: str) -> Path:

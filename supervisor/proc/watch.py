@@ -68,6 +68,7 @@ async def until_warm(run: Run, tools: Tools) -> Report:
             await tools.clock.sleep(WARM_UP_PAUSE_S)
         wrong = await tools.prober.warm_up(run.endpoint)
         if wrong is None:
+            run.confine()
             return Report(Event.WARM)
     return Report(Event.STALLED, f"loaded, but {wrong}")
 

@@ -212,6 +212,7 @@ class Limits(Section):
 class Memory(Section):
     limit_mb: Annotated[int, Field(ge=1), IN_MIB] = 2048
     min_free_mb: Annotated[int, Field(ge=0), IN_MIB] = 256
+    growth_limit_mb: Annotated[int, Field(ge=0), IN_MIB] | None = None  # null: limit_mb and 2 GiB; 0: none
 
 
 class Retry(Section):

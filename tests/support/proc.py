@@ -86,7 +86,7 @@ class FakeRun:
         self.ordered: str | None = None
         self.ready_at: float | None = None
         self.status: ExitStatus | None = None
-        self.buried = False
+        self.buried = self.confined = False
         self.progressed: object = 0
         self.vitals = Vitals(rss_bytes=1, cpu_s=0.0, io_bytes=0, state="S")
         self.ignores: set[int] = set()
@@ -110,6 +110,9 @@ class FakeRun:
 
     def signs(self) -> Vitals:
         return self.vitals
+
+    def confine(self) -> None:
+        self.confined = True
 
     async def bury(self, clock: object) -> tuple[ExitStatus, list[str]]:
         assert self.exited.is_set(), "buried alive"

@@ -74,12 +74,58 @@ def test_the_secret_is_in_the_environment_and_nowhere_else():
     [
         *("LLAMA_ARG_CTX_SIZE", "LLAMA_API_KEY", "AIP_HTTP_PORT", "LLMSUP_CONFIG", "LLM_X", "LISTEN_FDS"),
         *("NOTIFY_SOCKET", "WATCHDOG_USEC", "http_proxy", "HTTPS_PROXY", "no_proxy", "ALL_PROXY"),
+        *(
+            "AWS_SECRET_ACCESS_KEY",
+            "OPENAI_API_KEY",
+            "HF_TOKEN",
+            "SSH_AUTH_SOCK",
+            "PASSWORD",
+            "PYTHONPATH",
+            "LCX",
+        ),
     ],
 )
-def test_what_would_change_it_behind_our_back_is_scrubbed(name):
+def test_what_is_not_on_the_list_stays_here(name):
     made = command.environment(spec(), {name: "evil", "PATH": "/bin"}, api_key="k", marker="m")
     assert made.get(name) != "evil"
     assert made["PATH"] == "/bin"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "PATH",
+            "HOME",
+            "LANG",
+            "LC_ALL",
+            "TZ",
+            "TMPDIR",
+            "LD_LIBRARY_PATH",
+            "XDG_CACHE_HOME",
+            "OMP_NUM_THREADS",
+        ),
+        *(
+            "CUDA_VISIBLE_DEVICES",
+            "NVIDIA_VISIBLE_DEVICES",
+            "HIP_VISIBLE_DEVICES",
+            "HSA_OVERRIDE_GFX_VERSION",
+        ),
+        *(
+            "ROCR_VISIBLE_DEVICES",
+            "GGML_VK_VISIBLE_DEVICES",
+            "GGML_CUDA_ENABLE_UNIFIED_MEMORY",
+            "VK_ICD_FILENAMES",
+        ),
+    ],
+)
+def test_what_libraries_and_gpus_need_is_inherited(name):
+    assert command.environment(spec(), {name: "x"}, api_key="k", marker="m")[name] == "x"
+
+
+def test_the_operator_adds_what_a_model_needs():
+    made = command.environment(spec(env={"HF_TOKEN": "t"}), {"HF_TOKEN": "other"}, api_key="k", marker="m")
+    assert made["HF_TOKEN"] == "t"
 
 
 def test_the_models_own_environment_wins_over_ours_but_not_over_the_key():

@@ -50,6 +50,22 @@ def test_the_child_leads_its_own_session_and_group(way):
     assert text.split() == [*[str(child.pid)] * 3, "0"]
 
 
+def test_no_core_a_larger_stack_and_no_new_privileges(way):
+    _, text = said("/bin/sh", "-c", "ulimit -c; ulimit -S -s; grep NoNewPrivs /proc/self/status")
+    assert text.split() == ["0", str(spawn.STACK_MIB * 1024), "NoNewPrivs:", "1"]
+
+
+def test_a_lower_hard_limit_of_the_stack_is_left_as_it_is(way):
+    script = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_STACK, (4 << 20, 4 << 20));"
+        "os.execv(sys.argv[1], [*sys.argv[1:]])"
+    )
+    words = [*spawn.launcher(os.getpid()), "/bin/sh", "-c", "ulimit -s"]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["4096"]
+    assert done.stderr == ""
+
+
 def test_the_death_signal_is_armed(way):
     assert said(sys.executable, "-c", SHOW_PDEATHSIG)[1].strip() == str(int(signal.SIGKILL))
 

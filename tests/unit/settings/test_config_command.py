@@ -126,6 +126,7 @@ def test_show_of_some_keys_and_of_what_is_not_as_it_comes(good: Path) -> None:
         "models.demo.args",
         "memory.limit_mb",
         "memory.min_free_mb",
+        "memory.growth_limit_mb",
     ]
     changed = show("--changed", LLMSUP_CONFIG=str(good)).stdout.splitlines()
     assert [_parts(line)[0] for line in changed[1:]] == [
