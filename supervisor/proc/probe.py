@@ -6,7 +6,9 @@ one-token completion on top (LLAMA_SERVER 0.3).
 
 import asyncio
 import errno
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
@@ -14,12 +16,17 @@ import httpx
 
 from supervisor.events import Endpoint
 from supervisor.proc.hang import Counters
+from supervisor.types import MIB
 
 HEALTH_TIMEOUT_S = 2.0
 WARM_UP_TIMEOUT_S = 60.0
 COUNTERS_TIMEOUT_S = 1.5  # it is asked between two looks, which are a second apart
 POST_TIMEOUT_S = 2.0
 RETRY_S = 0.5
+MAX_ANSWER_BYTES = (
+    1 * MIB
+)  # /metrics and a token are a few KiB; a child that somebody has got hold of may say anything
+ONE_TOKEN = b'{"prompt":"a","n_predict":1,"cache_prompt":false}'
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 NO_COMPLETION_HERE = frozenset({400, 404, 501})  # an embedding or reranking server answers so, and lives
 
@@ -29,6 +36,20 @@ class Health(Enum):
     LOADING = auto()
     REFUSED = auto()  # nobody listens
     SILENT = auto()  # somebody listens and does not answer, or not in HTTP
+
+
+class TooLong(httpx.HTTPError):
+    """What was asked is answered without an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(errors="replace")
 
 
 class Prober:
@@ -47,14 +68,49 @@ class Prober:
     async def aclose(self) -> None:
         await self._http.aclose()
 
+    async def _ask(
+        self,
+        at: Endpoint,
+        path: str,
+        timeout_s: float | None,
+        *,
+        key: bool = True,
+        content: bytes | None = None,
+    ) -> Answer:
+        """GET, or POST where there is content. ``timeout_s``: for all of it; a child that dribbles does not hold us.
+
+        Raises:
+            httpx.HTTPError: no answer, or none that may be so long.
+        """
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {at.api_key}"} if key else {})
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        method = "GET" if content is None else "POST"
+        url = f"http://{at.host}:{at.port}{path}"
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._http.stream(method, url, content=content, headers=headers, timeout=timeout_s) as stream,
+            ):
+                body = b""
+                if "content-encoding" in stream.headers:
+                    raise TooLong(f"a packed answer to {path}, which nobody asked for")  # it could be a bomb
+                async for block in stream.aiter_bytes():
+                    body += block
+                    if len(body) > MAX_ANSWER_BYTES:
+                        raise TooLong(f"an answer of more than {MAX_ANSWER_BYTES} bytes to {path}")
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"no whole answer to {path} within {timeout_s} s") from None
+        status = stream.status_code
+        _untie(stream)
+        return Answer(status, body)
+
     async def health(self, at: Endpoint) -> Health:
         try:
-            answer = _untied(
-                await self._http.get(f"http://{at.host}:{at.port}/health", timeout=HEALTH_TIMEOUT_S)
-            )
+            answer = await self._ask(at, "/health", HEALTH_TIMEOUT_S, key=False)
         except httpx.HTTPError as exc:
             return Health.REFUSED if _refused(exc) else Health.SILENT
-        return Health.READY if answer.status_code == httpx.codes.OK else Health.LOADING
+        return Health.READY if answer.status == httpx.codes.OK else Health.LOADING
 
     async def warm_up(self, at: Endpoint) -> str | None:
         """Have one token made. None: well; else what was wrong, in words."""
@@ -62,19 +118,12 @@ class Prober:
             answer = await self._one_token(at, WARM_UP_TIMEOUT_S)
         except httpx.HTTPError as exc:
             return f"no answer to a one-token completion: {exc!r}"
-        if answer.status_code == httpx.codes.OK or answer.status_code in NO_COMPLETION_HERE:
+        if answer.status == httpx.codes.OK or answer.status in NO_COMPLETION_HERE:
             return None
-        return f"a one-token completion was answered {answer.status_code}: {answer.text[:200]}"
+        return f"a one-token completion was answered {answer.status}: {answer.text[:200]}"
 
-    async def _one_token(self, at: Endpoint, timeout_s: float | None) -> httpx.Response:
-        return _untied(
-            await self._http.post(
-                f"http://{at.host}:{at.port}/completion",
-                json={"prompt": "a", "n_predict": 1, "cache_prompt": False},
-                headers={"Authorization": f"Bearer {at.api_key}"},
-                timeout=timeout_s,
-            )
-        )
+    async def _one_token(self, at: Endpoint, timeout_s: float | None) -> Answer:
+        return await self._ask(at, "/completion", timeout_s, content=ONE_TOKEN)
 
     async def canary(self, at: Endpoint) -> bool:
         """Have one token made, whatever it takes (whoever asks ends it). True: an answer of any kind; False: never sent.
@@ -94,42 +143,23 @@ class Prober:
     async def post(self, at: Endpoint, path: str, body: bytes) -> Any:
         """What the child answers to a body, as JSON; None: nothing in time, or nothing that can be read."""
         try:
-            answer = _untied(
-                await self._http.post(
-                    f"http://{at.host}:{at.port}{path}",
-                    content=body,
-                    headers={"Authorization": f"Bearer {at.api_key}", "Content-Type": "application/json"},
-                    timeout=POST_TIMEOUT_S,
-                )
-            )
-            return answer.json() if answer.status_code == httpx.codes.OK else None
-        except (httpx.HTTPError, ValueError):
+            answer = await self._ask(at, path, POST_TIMEOUT_S, content=body)
+            return json.loads(answer.body) if answer.status == httpx.codes.OK else None
+        except (httpx.HTTPError, ValueError, RecursionError):
             return None
 
     async def metrics(self, at: Endpoint, timeout_s: float) -> str | None:
         """What ``/metrics`` says; None: nothing in time, or that it will not."""
         try:
-            answer = _untied(
-                await self._http.get(
-                    f"http://{at.host}:{at.port}/metrics",
-                    headers={"Authorization": f"Bearer {at.api_key}"},
-                    timeout=timeout_s,
-                )
-            )
+            answer = await self._ask(at, "/metrics", timeout_s)
         except httpx.HTTPError:
             return None
-        return answer.text if answer.status_code == httpx.codes.OK else None
+        return answer.text if answer.status == httpx.codes.OK else None
 
     async def counters(self, at: Endpoint) -> Counters | None:
         """What ``/metrics`` counts; None: no answer, or none that can be read."""
         try:
-            answer = _untied(
-                await self._http.get(
-                    f"http://{at.host}:{at.port}/metrics",
-                    headers={"Authorization": f"Bearer {at.api_key}"},
-                    timeout=COUNTERS_TIMEOUT_S,
-                )
-            )
+            answer = await self._ask(at, "/metrics", COUNTERS_TIMEOUT_S)
             rows = (line.split() for line in answer.text.splitlines() if line.startswith(_PREFIX))
             values = {row[0].removeprefix(_PREFIX): float(row[1]) for row in rows if len(row) == 2}
             return Counters(
@@ -142,12 +172,11 @@ class Prober:
 _PREFIX = "llamacpp:"
 
 
-def _untied(answer: httpx.Response) -> httpx.Response:
-    """An answer that was read whole, without the stream, which refers back to it: each probe would leave a ring with a
+def _untie(answer: httpx.Response) -> None:
+    """An answer that was read whole gives up its stream, which refers back to it: each probe would leave a ring with a
     whole connection in it for the collector, which comes late.
     """
     del answer.stream
-    return answer
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -245,11 +245,20 @@ class ResponseHead:
     event_stream: bool
 
 
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?\Z")
-# llama-server allows every page of every origin: those lines (`_CORS`) stop here too, `cors` writes ours.
+# The reason and values have no control characters (RFC 9112, 4; RFC 9110, 5.5), names are tokens (5.6.2): what a
+# child that somebody has got hold of writes must not reach a terminal, or be two lines to somebody else.
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?\Z")
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)\Z")
+# llama-server allows every page of every origin: those lines stop here too, `cors` writes ours.
 _RESPONSE_DROPPED = frozenset(
-    b"connection keep-alive proxy-connection te trailer upgrade proxy-authenticate".split()
+    b"connection keep-alive proxy-connection te trailer upgrade proxy-authenticate "
+    # ours to say
+    b"x-request-id retry-after retry-after-ms traceparent www-authenticate "
+    # what a browser keeps for the whole host, its other ports and pages of ours included
+    b"set-cookie set-cookie2 strict-transport-security public-key-pins alt-svc clear-site-data "
+    b"service-worker-allowed nel report-to reporting-endpoints".split()
 )
+_OURS = (_CORS, b"x-llmsup-", b"ratelimit", b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
 def read_response(head: bytes) -> ResponseHead:
@@ -272,17 +281,17 @@ def _read_response(head: bytes) -> ResponseHead:
     kind = b""
     lines, framing_lines = [first], []
     for line in rest:
-        name, colon, value = line.partition(b":")
-        lower, value = name.lower(), value.strip(b" \t")
-        if not colon or not name or b"\n" in line or b"\r" in line or name != name.strip():
+        parts = _LINE.match(line)
+        if parts is None:
             raise UpstreamFailed("llama-server's answer has a broken header line")
+        lower, value = parts[1].lower(), parts[2].strip(b" \t")
         if lower == b"connection":
             keep = keep and b"close" not in value.lower()
         elif lower == b"content-length":
             lengths.add(value)
         elif lower == b"transfer-encoding":
             codings.append(value.lower())
-        elif lower not in _RESPONSE_DROPPED and not lower.startswith(_CORS):
+        elif lower not in _RESPONSE_DROPPED and not lower.startswith(_OURS):
             kind = value if lower == b"content-type" else kind
             lines.append(line)
     framing, length = _framing(lengths, codings)

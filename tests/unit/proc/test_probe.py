@@ -1,3 +1,4 @@
+import asyncio
 import errno
 import gc
 
@@ -121,3 +122,61 @@ async def test_a_probe_leaves_nothing_for_the_garbage_collector():
         assert not [one for one in gc.get_objects() if isinstance(one, httpx.Response)]
     finally:
         gc.enable()
+
+
+class Endless(httpx.AsyncByteStream):
+    """Megabytes without an end, or a byte now and then."""
+
+    def __init__(self, block, pause_s=0.0):
+        self.block, self.pause_s, self.sent = block, pause_s, 0
+
+    async def __aiter__(self):
+        while True:
+            await asyncio.sleep(self.pause_s)
+            self.sent += len(self.block)
+            yield self.block
+
+
+async def everything(it):
+    return [
+        await it.health(AT),
+        await it.metrics(AT, 1.0),
+        await it.counters(AT),
+        await it.post(AT, "/tokenize", b"{}"),
+        (await it.warm_up(AT) or "")[:12],
+    ]
+
+
+NOTHING = [Health.SILENT, None, None, None, "no answer to"]
+
+
+async def test_no_more_is_read_of_an_answer_than_one_can_be():
+    streams = []
+
+    def answer(_):
+        streams.append(Endless(b"x" * 65_536))
+        return httpx.Response(200, stream=streams[-1])
+
+    assert await everything(prober(answer)) == NOTHING
+    assert all(stream.sent <= probe.MAX_ANSWER_BYTES + 65_536 for stream in streams)
+
+
+async def test_a_packed_answer_is_not_unpacked():
+    assert (
+        await everything(prober(lambda _: httpx.Response(200, headers={"Content-Encoding": "br"}))) == NOTHING
+    )
+
+
+async def test_who_dribbles_does_not_hold_us(monkeypatch):
+    for name in ("HEALTH_TIMEOUT_S", "COUNTERS_TIMEOUT_S", "POST_TIMEOUT_S", "WARM_UP_TIMEOUT_S"):
+        monkeypatch.setattr(probe, name, 0.05)
+    it = prober(lambda _: httpx.Response(200, stream=Endless(b"x", 0.01)))
+    assert (await it.health(AT), await it.counters(AT), await it.post(AT, "/x", b"{}")) == (
+        Health.SILENT,
+        None,
+        None,
+    )
+
+
+async def test_deeply_nested_answers_are_none():
+    assert await prober(lambda _: httpx.Response(200, content=b"[" * 500_000)).post(AT, "/x", b"{}") is None

@@ -366,3 +366,34 @@ def test_reasons_are_free(first):
 def test_a_long_answer_head_is_understood_alike():
     lines = [b"X-%d: 1" % i for i in range(1000)]
     assert answer(*lines, b"Content-Length: 1").length == 1
+
+
+# ---- a child that somebody has got hold of
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\x0bX\x00\x1b[31m\r\nContent-Length: 2",
+        b"HTTP/1.1 200 \x7f\r\nContent-Length: 2",
+        b"HTTP/1.1 200 OK\r\nX-A: a\x00b\r\nContent-Length: 2",
+        b"HTTP/1.1 200 OK\r\nX-A: \x1b]0;pwned\x07\r\nContent-Length: 2",
+        b"HTTP/1.1 200 OK\r\nX-A: a\x0bb\r\nContent-Length: 2",
+        b"HTTP/1.1 200 OK\r\nX-\x00A: a\r\nContent-Length: 2",
+        b"HTTP/1.1 200 OK\r\nX A: a\r\nContent-Length: 2",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding\x00: chunked\r\nContent-Length: 2",
+    ],
+)
+def test_control_characters_in_a_head_are_no_answer(head):
+    with pytest.raises(UpstreamFailed):
+        read_response(head)
+
+
+def test_what_is_ours_to_say_or_kept_by_browsers_stops_here():
+    taken = (
+        b"Set-Cookie: llmsup_session=evil; Path=/llmsup/\r\nStrict-Transport-Security: max-age=1\r\nX-Request-Id: fake\r\n"
+        b"x-llmsup-client: key:fake\r\nRateLimit: x\r\nX-RateLimit-Limit-Requests: 1\r\nAlt-Svc: h3\r\nRetry-After: 9\r\n"
+        b"anthropic-ratelimit-tokens-limit: 1\r\nClear-Site-Data: *\r\nService-Worker-Allowed: /\r\n"
+    )
+    head = b"HTTP/1.1 200 Fine \xe9\r\n" + taken + b"X-Other: \tcaf\xe9\r\nContent-Length: 2"
+    assert read_response(head).lines == b"HTTP/1.1 200 Fine \xe9\r\nX-Other: \tcaf\xe9\r\nContent-Length: 2"
