@@ -145,6 +145,8 @@ def check(
     Raises:
         BadRequest: something is asked for that no limit knows of, named with what is possible.
     """
+    if body_bytes <= _SMALL and _LOOKED_AT.isdisjoint(asked):
+        return ORDINARY  # most requests
     if body_bytes > _SMALL:
         _check_members(asked)
     else:
@@ -216,6 +218,8 @@ def _size(value: object, size: Callable[[str], int]) -> int:
 
 
 _MODELS = WINDOWS.union(PROBABILITIES)
+# All that a small body can have which is looked at here; for so many messages or members it is too small.
+_LOOKED_AT = _MODELS | _INTERNAL | MAX_ITEMS.keys() | schema_bounds.NAMES | sequences.NAMES | {"grammar"}
 # What a body may call its cap on generated tokens, in the dialects there are.
 CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 

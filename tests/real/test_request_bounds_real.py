@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support import rawhttp
@@ -63,6 +64,17 @@ def test_poison_is_refused_and_the_child_lives(daemon: DaemonUnderTest, poison: 
     assert answer_of(daemon.chat(max_tokens=4))
     assert time.monotonic() - began < 5
     assert daemon.wait_ready()["pid"] == pid
+
+
+def test_what_gets_in_all_the_same_fails_alone(daemon: DaemonUnderTest) -> None:
+    """By way of the child's own port, and its hard limit."""
+    one = daemon.wait_ready()
+    key = psutil.Process(one["pid"]).environ()["LLAMA_API_KEY"]
+    body = json.dumps({"prompt": "a", "n_predict": 2, **POISON["window"]}).encode()
+    answer = rawhttp.ask(one["port"], "POST", COMPLETION, body, [("Authorization", f"Bearer {key}")])
+    assert answer.status == 400
+    assert b"bad_alloc" in answer.body
+    assert daemon.wait_ready()["pid"] == one["pid"]
 
 
 def test_as_many_answers_as_slots_are_served(daemon: DaemonUnderTest) -> None:
