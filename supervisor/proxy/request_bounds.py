@@ -145,7 +145,7 @@ def check(
     Raises:
         BadRequest: something is asked for that no limit knows of, named with what is possible.
     """
-    if body_bytes <= _SMALL and _LOOKED_AT.isdisjoint(asked):
+    if body_bytes <= _SMALL and _LOOKED_AT.isdisjoint(asked) and type(asked.get("prompt")) is not list:
         return ORDINARY  # most requests
     if body_bytes > _SMALL:
         _check_members(asked)

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 _CHOICES = ("n_cmpl", "n")  # in the order in which llama-server looks for them; null is not there
-NAMES = frozenset([*_CHOICES, "prompt", "input", "content", "documents", "texts"])  # what is looked at here
+NAMES = frozenset(
+    [*_CHOICES, "input", "content", "documents", "texts"]
+)  # what is looked at here, beside the prompt
 _FAR = 2**63  # beyond every number that llama-server takes
 _EMBEDDINGS = frozenset(b"/embedding /embeddings /v1/embeddings".split())
 _RANKS = frozenset(b"/rerank /reranking /v1/rerank /v1/reranking".split())
