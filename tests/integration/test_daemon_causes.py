@@ -164,6 +164,21 @@ def test_a_kill_by_the_kernel_is_out_of_memory_and_no_kill_from_outside(small_cg
         assert one["degraded"].endswith("because it ran out of memory")
 
 
+@pytest.mark.fault(8, 9)
+def test_a_request_that_takes_all_memory_is_refused_and_the_model_goes_on(small_cgroup: Path) -> None:
+    with DaemonUnderTest(models={"demo": {"safe_profile": {"context_size": 1024}}}) as daemon:
+        daemon.run()
+        assert daemon.process is not None
+        (small_cgroup / "cgroup.procs").write_text(str(daemon.process.pid))
+        daemon.wait_ready()
+        bomb = daemon.chat("bomb", fake={"rss_bytes": 600 * MIB})
+        assert (bomb.status, bomb.json()["error"]["code"]) == (422, "request_quarantined")  # type: ignore[index,call-overload]
+        one = daemon.wait_ready()
+        assert (one["generation"], one["degraded"]) == (3, None)
+        assert one["last_death"]["cause"] == "out_of_memory"
+        assert daemon.chat().status == 200
+
+
 def test_the_safe_profile_serves() -> None:
     fake = {"load_message": NO_MEMORY, "load_exit": 1, "fault_runs": 1}
     with DaemonUnderTest(models={"demo": {"safe_profile": {"context_size": 1024}, "fake": fake}}) as daemon:
