@@ -5,6 +5,7 @@ Measured on llama.cpp 0.5.0-dev, two cores:
 - A ``$ref`` that leads to nothing but itself, below ``allOf``, ends in a stack overflow however large the stack is.
 - A name of a property is matched by a recursive regular expression: 100,000 characters are a stack overflow.
 - ``$ref`` to ``$ref`` 10,000 times over likewise; 1,000 are survived with 8 MiB of stack.
+- At least 5 and at most 2 characters, or items, are an endless loop that takes all memory.
 - n optional properties of one object take n cubed: 0.4 s at 512, 2.2 s at 1024, 20 minutes at some 10,000.
 - n values of an ``enum`` take n squared: 0.5 s at 10,000, 44 s at 100,000.
 """
@@ -26,6 +27,8 @@ MEMBERS = ("tools", "functions", "json_schema", "response_format", "text", "outp
 _ROOTS = frozenset({"schema", "parameters", "input_schema"})
 
 NAMES = frozenset(MEMBERS)
+COUNTS = (("minLength", "maxLength"), ("minItems", "maxItems"))
+_INT = 2**32  # a C++ int is made of a larger number by leaving out what is above
 
 Node = dict[str, Any] | list[Any]
 
@@ -76,9 +79,22 @@ def _look(member: str, node: dict[str, Any], whole: Callable[[str], str]) -> Non
     for name in node:
         if len(whole(name)) > MAX_NAME:
             raise _refused(f"a name in {member} has {len(whole(name))} characters", MAX_NAME)
+    for least, most in COUNTS:
+        if least in node and most in node and _as_int(node[least]) > _as_int(node[most]):
+            raise BadRequest(
+                f"{least} is greater than {most} in {member}",
+                hint="exchange them: llama-server would count down for ever",
+            )
     pattern = node.get("pattern")
     if isinstance(pattern, str):
         check_pattern(whole(pattern), where=f"a pattern in {member}")
+
+
+def _as_int(value: object) -> int:
+    """As llama-server reads it; what is none it refuses by itself."""
+    if not isinstance(value, int):
+        return 0
+    return (value + _INT // 2) % _INT - _INT // 2
 
 
 def _follow(member: str, references: list[tuple[Node, str]]) -> None:

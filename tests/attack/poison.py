@@ -113,6 +113,9 @@ def repetition(assault: Assault) -> None:
             {"grammar": 'root ::= ("a"{1000}){1000}'},
             {"json_schema": {"type": "string", "minLength": many, "maxLength": many}},
             {"json_schema": {"type": "array", "items": {}, "minItems": many}},
+            {"grammar": 'root ::= "a"{5,2}'},
+            {"json_schema": {"type": "string", "minLength": 5, "maxLength": 2}},
+            {"json_schema": {"type": "string", "pattern": "^a{5,2}$"}},
             {"json_schema": {"type": "integer", "minimum": -(10**18), "maximum": 10**18}},
         ]
     )

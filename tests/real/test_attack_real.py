@@ -9,17 +9,9 @@ pytestmark = pytest.mark.real
 
 SECONDS = 12.0  # with the quiet time before it and the calm after it, 20 s in all
 SLOWER = 4.0  # other tests run beside this one, and not all the time
-# Attackers that take longer than that to bite, or that only `make attack` has the time for.
-NOT_HERE = frozenset(
-    {
-        "poison: grammar depth",
-        "poison: forged deaths",
-        "slow heads",
-        "slow bodies",
-        "bombs: numbers",
-        "bombs: members",
-    }
-)
+
+# With these all places are taken at once, and one without a key may be turned away before room is made.
+NOT_HERE = frozenset({"slow heads", "slow bodies"})
 
 
 def test_honest_clients_are_served_while_strangers_attack(llama_server_binary: object) -> None:

@@ -112,3 +112,28 @@ def test_ordinary_patterns_pass(pattern):
 def test_patterns_are_held_to_the_same(pattern):
     with pytest.raises(BadRequest):
         check_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    "braces", ["{5,2}", "{ 5 , 2 }", "{5,0}", "{\n5,2}", "{ # a\n5 # b # c\n, # d\n2}", "{1999,3}"]
+)
+def test_at_least_more_than_at_most_is_refused(braces):
+    """llama-server counts down from below nothing, and takes all memory there is."""
+    with pytest.raises(BadRequest, match="at least"):
+        check_grammar(f'root ::= "a"{braces}')
+
+
+@pytest.mark.parametrize("braces", ["{5,2}", "{ 5 , 2 }", "{5x,2y}", "{+5,+2}", "{5,2 }"])
+def test_so_it_is_in_a_pattern(braces):
+    with pytest.raises(BadRequest, match="at least"):
+        check_pattern(f"^a{braces}$")
+
+
+@pytest.mark.parametrize("braces", ["{2,5}", "{5}", "{5,}", "{0,5}", "{5,5}", "{,5}", "{999,1000000000}"])
+def test_ordinary_repetitions_pass(braces):
+    check_pattern(f"^a{braces}$")
+    check_grammar(f'root ::= "a"{braces}')
+
+
+def test_comments_within_braces_are_read_in_one_go():
+    check_grammar('root ::= "a"{' + "#" * 100_000 + "\n")

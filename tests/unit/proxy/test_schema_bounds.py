@@ -122,3 +122,26 @@ def test_texts_that_were_left_out_are_read_where_they_count():
     told = {"short": "!" * (MAX_NAME + 1)}
     with pytest.raises(BadRequest):
         schema_bounds.check({"json_schema": {"properties": {"short": {}}}}, lambda mark: told.get(mark, mark))
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"type": "string", "minLength": 5, "maxLength": 2},
+        {"type": "array", "items": {}, "minItems": 5, "maxItems": 2},
+        {"type": "array", "items": {}, "minItems": 5, "maxItems": 2**32 + 2},
+        {"type": "string", "minLength": 2**32 + 5, "maxLength": 3},
+    ],
+)
+def test_at_least_more_than_at_most_is_refused(place: Any, node: Schema) -> None:
+    with pytest.raises(BadRequest, match="is greater than"):
+        schema_bounds.check(place({"properties": {"a": node}}), str)
+
+
+@everywhere
+@pytest.mark.parametrize("most", [5, 6, 2**31 - 1, "many"])
+def test_ordinary_counts_pass(place: Any, most: object) -> None:
+    schema_bounds.check(
+        place({"properties": {"a": {"minLength": 5 if most != "many" else 0, "maxLength": most}}}), str
+    )
