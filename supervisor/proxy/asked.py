@@ -30,8 +30,10 @@ JSON_POSTS = frozenset(
     b"/chat/completions/input_tokens /v1/chat/completions/input_tokens /responses/input_tokens "
     b"/v1/responses/input_tokens /v1/messages/count_tokens".split()
 )
-# Read at once, whoever asks; what is larger is read for those only whose rate allows one more request.
-SMALL_BYTES = 4 * KIB
+# Read at once, whoever asks (a millisecond at worst, 10 us mostly); what is larger is read for those only whose rate
+# allows one more request.
+SMALL_BYTES = 16 * KIB
+WHOLE_BYTES = 4 * KIB  # of a larger body not all that was read is kept
 # Its texts are read again, and written, if llama-server dies in the middle of the answer: some 50 ms at this size.
 MAX_CONTINUED_BYTES = 4 * MIB
 MAX_TEXT_BYTES = 1 * MIB  # of one parameter: a grammar of this length takes llama-server minutes
@@ -77,7 +79,7 @@ def read(exchange: Exchange, *, continuing: bool) -> None:
         exchange.path, asked, body_bytes=len(exchange.body), texts=_texts(exchange)
     )
     _arrange(exchange, asked, continuing)
-    if len(exchange.body) > SMALL_BYTES:
+    if len(exchange.body) > WHOLE_BYTES:
         asked = {name: _reduced(asked[name]) for name in KEPT.intersection(asked)}
     exchange.asked = asked
     exchange.outline = None

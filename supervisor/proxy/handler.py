@@ -1,5 +1,6 @@
 """What the two sides of a client's connection know of each other: the wire, and what it hands requests to."""
 
+from collections.abc import Callable
 from enum import IntFlag
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,7 @@ class Hold(IntFlag):
 
     PIPELINE = 1
     BUDGET = 2
+    TURN = 8  # a piece of a large body has been read: others are looked at before the next one
     OUTPUT = 4  # it does not read what we answer: more requests would only mean more answers
 
 
@@ -32,6 +34,9 @@ class Handler(Protocol):
     now: float
     connections: "set[ClientConnection]"
     max_connections: int
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Call it when others have had their turn."""
 
     def refusal(self, peer: str, error: LlmsupError) -> bytes:
         """The whole answer to what never became a request."""

@@ -4,6 +4,7 @@ A stage that objects raises; one that knows the answer returns it; `admission` m
 that makes a request leave this function before it is sent. Nothing here awaits.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -173,6 +174,9 @@ class Pipeline:
 
     def _draining(self) -> bool:
         return self._admission.draining
+
+    def soon(self, work: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(work)
 
     def look(self, exchange: Exchange) -> LlmsupError | None:
         """What the head alone decides, before the body is taken: it is decided again when that is there."""

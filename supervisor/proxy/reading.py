@@ -94,6 +94,10 @@ class RequestReader(asyncio.Protocol):
         """What came is no request that can be taken."""
         raise NotImplementedError
 
+    def _let_others(self) -> None:
+        """Much was read: the event loop would read on up to 32 times before it looks at anybody else (libuv)."""
+        raise NotImplementedError
+
     # Of `upload.Sender`, for the budget of all bodies.
     def wait_for_budget(self) -> None:
         raise NotImplementedError
@@ -240,6 +244,7 @@ class RequestReader(asyncio.Protocol):
                 outline = exchange.outline = Outline()
                 piece = b"".join(self._body)
             outline.feed(piece)
+            self._let_others()
             if outline.trouble is not None and exchange.path in JSON_POSTS:
                 raise outline.trouble
 

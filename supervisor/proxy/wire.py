@@ -314,6 +314,14 @@ class ClientConnection(RequestReader):
         self._closing = self._discard = True
         self._transport.close()
 
+    def _let_others(self) -> None:
+        if not self._hold & Hold.TURN:
+            self._wait(Hold.TURN)
+            self._handler.soon(self._turn_over)
+
+    def _turn_over(self) -> None:
+        self._go_on(Hold.TURN)
+
     def wait_for_budget(self) -> None:
         self._wait(Hold.BUDGET)
 
@@ -340,7 +348,7 @@ class ClientConnection(RequestReader):
                 self._transport.abort()
         elif self._hold & Hold.PIPELINE:  # its end is not seen while it is not read from
             self._ask_whether_gone()
-        elif self.current is not None or self._hold:
+        elif self.current is not None or self._hold & ~Hold.TURN:
             self._pace = None  # it is we who hold it up
         elif self._incoming is not None:
             self._watch_pace(now)

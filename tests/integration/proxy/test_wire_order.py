@@ -106,7 +106,7 @@ def test_with_an_empty_bucket_nothing_is_taken_nor_read(scarce, nothing_read):
     client.send(head())
     assert client.answer().status == 429
     client = scarce.connect()
-    client.send(rawhttp.request("POST", CHAT, b"[" * 5000))
+    client.send(rawhttp.request("POST", CHAT, b"[" * (asked.SMALL_BYTES + 1)))
     assert client.answer().status == 429
 
 

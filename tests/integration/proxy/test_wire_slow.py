@@ -78,7 +78,7 @@ def test_who_fills_the_budget_and_sends_no_more_loses_it_to_who_waits(make_rig, 
     slow = [rig.connect() for _ in range(3)]
     for one in slow:
         one.send(rawhttp.request("POST", "/echo", None, {"Content-Length": "200000"}) + bytes(150_000))
-    until(lambda: rig.pipeline.budget.used_bytes == 450_000, "they have all there is")
+    until(lambda: rig.pipeline.budget.used_bytes > 300_000, "they have all there is")
     assert rig.ask("/tokenize", b'{"content":"%b"}' % (b"y" * 100_000)).status == 200
 
 
