@@ -5,6 +5,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -15,6 +16,8 @@ from packaging.utils import canonicalize_name
 from supervisor import errors
 from supervisor.cli.main import USAGE_ERROR, VERBS, root
 from supervisor.clock import SystemClock
+from supervisor.doctor.exposure import Facts, exposure
+from supervisor.doctor.finding import Level
 from supervisor.proxy.admission import Admission
 from supervisor.proxy.bounds import Bounds
 from supervisor.proxy.inflight import InFlight
@@ -27,11 +30,13 @@ from supervisor.types import ModelName
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+SECURITY = (ROOT / "SECURITY.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 DOCUMENTS = (
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "SECURITY.md",
     "models/README.md",
     "benchmarks/README.md",
     "vendor/README.md",
@@ -104,6 +109,30 @@ def anchor(heading: str) -> str:
     """How a heading is linked to: ``## On the port`` is ``#on-the-port``."""
     words = re.sub(r"[^a-z0-9 _-]", "", heading.lstrip("# ").lower())
     return words.replace(" ", "-")
+
+
+# ---- security
+
+
+def test_security_says_against_whom_what_not_and_how_to_report() -> None:
+    """The whole of it is a promise; these are the people it is made about."""
+    said = section(SECURITY, "What is promised, and against whom")
+    for who in ("stranger", "web page", "client with a key", "another user", "model file", "`llama-server`"):
+        assert who in said, who
+    assert "Report a vulnerability" in section(SECURITY, "How to report")
+    assert version("llmsup").rpartition(".")[0] in section(SECURITY, "Supported versions")
+    assert section(SECURITY, "What is not promised")
+
+
+def test_the_public_box_is_safe_by_doctor_s_own_word(tmp_path: Path) -> None:
+    """The configuration of the guide, as it stands there."""
+    operations = (ROOT / "docs/operations.md").read_text()
+    config = tmp_path / "llmsup.yaml"
+    text = fenced(section(operations, "A public box"), "yaml")[0]
+    config.write_text(f"{text}models: {{demo: {{path: /m.gguf}}}}\n")
+    (one,) = exposure(load(config, {}).settings, Facts(usable_keys=1))
+    assert one.level is Level.OK, one
+    assert len([line for line in text.splitlines() if line.strip()]) <= 10
 
 
 # ---- the command
