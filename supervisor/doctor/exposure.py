@@ -43,6 +43,7 @@ def exposure(settings: Settings, facts: Facts) -> Iterator[Finding]:
         *_keys(settings, facts),
         *_socket(settings, facts),
         *_store(settings),
+        *_memory(settings),
     ]
     yield from found
     if not found:
@@ -219,4 +220,13 @@ def _store(settings: Settings) -> Iterator[Finding]:
             TITLE,
             "limits.store has no password: whoever reaches that Redis lifts every limit",
             "requirepass in redis.conf, and the password in limits.store (${VAR} keeps it out of the file)",
+        )
+
+
+def _memory(settings: Settings) -> Iterator[Finding]:
+    if settings.memory.growth_limit_mb == 0:
+        yield warn(
+            TITLE,
+            "memory.growth_limit_mb is 0: one request can make llama-server take all memory of the machine",
+            "leave it out, or set what a llama-server may take beside its model",
         )

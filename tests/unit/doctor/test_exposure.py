@@ -138,6 +138,12 @@ UNSAFE: dict[str, tuple[list[dict[str, Any]], Facts, str, str]] = {
         "10.0.0.9",
         "rediss://",
     ),
+    "no bound on memory": (
+        [KEYED, {"memory": {"growth_limit_mb": 0}}],
+        ONE_KEY,
+        "all memory of the machine",
+        "leave it out",
+    ),
     "limits without a password": (
         [KEYED, {"limits": {"store": "redis://127.0.0.1/0"}}],
         ONE_KEY,
