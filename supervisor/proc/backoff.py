@@ -22,8 +22,9 @@ JITTER = 0.25  # only upwards: a delay is never shorter than announced
 FAST_TRIES = 5  # unstable runs before a crash loop is declared
 CRASHLOOP_S = 300.0
 # With requests inside: enough that a child that dies as soon as it serves does not keep a processor busy, and little
-# enough that who waits hardly notices: a load takes as long.
-BLAMED_BASE_S, BLAMED_CAP_S = 0.5, 5.0
+# enough that who waits hardly notices. To find one sender takes some four crashes: at 5 s each of three identities kept
+# everybody out for a minute, at 1 s it is eight seconds.
+BLAMED_BASE_S, BLAMED_CAP_S = 0.5, 1.0
 STABLE_MIN_S = 120.0
 STABLE_LOADS = 2.0  # or so many times the load time, whichever is longer
 

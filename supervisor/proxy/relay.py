@@ -31,7 +31,7 @@ _BODILESS = frozenset({204, 304})
 _TOO_MANY = b"\r\n\r\n\r\n"  # the last chunk ends in two line breaks; more are surplus, which llhttp skips
 _BROKEN_CHUNKS = "llama-server's chunked framing is broken"
 _NO_LAST_EVENT = "llama-server's stream ended without its last event"
-_NO_HEAD = ResponseHead(0, b"", b"", Framing.UNTIL_CLOSE, 0, keep=False, event_stream=False)
+NO_HEAD = ResponseHead(0, b"", b"", Framing.UNTIL_CLOSE, 0, keep=False, event_stream=False)
 
 
 def _nowhere(_: bytes) -> None:
@@ -85,7 +85,7 @@ class Relay(asyncio.Protocol):
         self._write: Callable[[bytes], None] = _nowhere
         self._phase: Callable[[bytes], None] = _nowhere  # until there is a connection
         self._buffer = b""
-        self._head: ResponseHead = _NO_HEAD
+        self._head: ResponseHead = NO_HEAD
         self._left = 0
         self._ended = self._surplus = False
         self._parser: HttpResponseParser | None = None
@@ -118,7 +118,7 @@ class Relay(asyncio.Protocol):
     def expect_answer(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.last = self._buffer = b""
-        self._head = _NO_HEAD
+        self._head = NO_HEAD
         self._write = exchange.connection.write
         self._phase = self._read_head
 
@@ -129,7 +129,7 @@ class Relay(asyncio.Protocol):
     @property
     def answer_begun(self) -> bool:
         """Whether any byte of the current answer has come."""
-        return self._head is not _NO_HEAD or bool(self._buffer)
+        return self._head is not NO_HEAD or bool(self._buffer)
 
     def _unexpected(self, data: bytes) -> None:
         """Bytes nobody asked for must never become somebody's answer."""

@@ -18,7 +18,7 @@ from supervisor.events import Endpoint
 from supervisor.proxy.continuation import CannotContinue
 from supervisor.proxy.headers import Framing
 from supervisor.proxy.inflight import Exchange
-from supervisor.proxy.relay import Relay
+from supervisor.proxy.relay import NO_HEAD, Relay
 from supervisor.proxy.stillness import Swept, is_ping
 from supervisor.proxy.stream import ClientStream
 from supervisor.proxy.usage import of_body
@@ -155,7 +155,9 @@ class Upstream(Relay):
     def _lost(self, exc: Exception | None) -> None:
         begun = self.answer_begun
         exchange = self._release()
-        if exchange.answering and self._head.framing is Framing.UNTIL_CLOSE and exc is None:
+        # Of an answer that is to be continued, there may be no head yet: what has ended then is not the answer.
+        headed = self._head is not NO_HEAD
+        if headed and exchange.answering and self._head.framing is Framing.UNTIL_CLOSE and exc is None:
             exchange.connection.finish(exchange)
         elif self._reused and not begun and not self._pool.closed:
             self._pool.connect(exchange)

@@ -122,13 +122,21 @@ def repetition(assault: Assault) -> None:
     assault.ask("POST", "/completion", {"prompt": assault.unique(), "n_predict": 1} | body, _name(assault))
 
 
+def unknown(assault: Assault) -> None:
+    """Poison as no check knows it: `watch` ends llama-server with a signal while one of these is inside."""
+    body: dict[str, object] = {"prompt": assault.unique(), "n_predict": 900, "ignore_eos": True}
+    assault.ask("POST", "/completion", body)
+
+
 def _name(assault: Assault) -> list[tuple[str, str]]:
     """One now and then: who is shut out comes back as somebody else."""
     dice = assault.dice
     return [("X-User-ID", f"mallory-{dice.randrange(NAMES)}")] if dice.random() < 0.5 else []
 
 
+UNKNOWN = "poison: of a kind unknown"
 ATTACKERS = [
+    Attacker(UNKNOWN, (1, 2, 3), unknown, 2.0),
     Attacker("poison: grammar depth", (1, 2, 3), grammar_depth, 2.0),
     Attacker("poison: schema depth", (1, 2, 3), schema_depth, 2.0),
     Attacker("poison: forged deaths", (1, 2), forged_death, 2.0),

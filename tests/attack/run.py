@@ -20,7 +20,9 @@ from pathlib import Path
 from supervisor.errors import LlmsupError
 from supervisor.proc import binary
 from tests.attack.arsenal import ATTACKERS
+from tests.attack.attacker import addresses
 from tests.attack.honest import Asked, Honest, people
+from tests.attack.poison import UNKNOWN
 from tests.attack.report import SLOWER, Report, left_over
 from tests.attack.watch import Watch, footprint, peak_bytes
 from tests.chaos.report import Footprint
@@ -67,7 +69,7 @@ def run(seed: int, seconds: float, names: list[str], *, slower: float = SLOWER) 
     """The whole of it, on a daemon of its own. ``slower``: than the quiet median, an honest client's may be."""
     with _daemon() as daemon:
         keys = [daemon.cli("keys", "create", name).stdout.strip() for name in ("bob", "carol")]
-        honest, watch = Honest(daemon.port, people(*keys)), Watch(daemon)
+        honest, watch = Honest(daemon.port, people(*keys)), Watch(daemon, _deadly(names))
         honest.start()
         begun = time.monotonic()
         time.sleep(min(QUIET_SHARE * seconds, QUIET_MOST_S))
@@ -102,6 +104,12 @@ def run(seed: int, seconds: float, names: list[str], *, slower: float = SLOWER) 
             left=left,
             alive=_alive(daemon),
         )
+
+
+def _deadly(names: list[str]) -> list[str]:
+    """As the daemon calls them."""
+    number = list(ATTACKERS).index(UNKNOWN) + 1
+    return [f"ip:{address}" for address in addresses(number)] if UNKNOWN in names else []
 
 
 @contextlib.contextmanager

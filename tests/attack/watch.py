@@ -1,13 +1,17 @@
 """What an operator would see while it is attacked: states of the model, restarts, doors closed, size of the daemon."""
 
 import contextlib
+import os
+import signal
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from supervisor.control.client import ControlClient
 from supervisor.errors import LlmsupError
 from tests.chaos.report import Footprint
 from tests.support.daemon import DaemonUnderTest
@@ -18,9 +22,12 @@ BAD = frozenset({"FAILED", "CRASHLOOP", "UNKILLABLE"})
 
 
 class Watch:
-    """Looks until stopped. ``restarts_s``: how long the model was not READY, each time."""
+    """Looks until stopped. ``restarts_s``: how long the model was not READY, each time; ``deadly``: clients in whose
+    requests llama-server dies of a segmentation fault, for the poison of today's is found in time.
+    """
 
-    def __init__(self, daemon: DaemonUnderTest) -> None:
+    def __init__(self, daemon: DaemonUnderTest, deadly: Collection[str] = ()) -> None:
+        self._deadly = frozenset(deadly)
         self.wrong: list[str] = []
         self.restarts_s: list[float] = []
         self.slowest_s = 0.0
@@ -46,11 +53,19 @@ class Watch:
             begun = time.monotonic()
             try:
                 model: dict[str, Any] = self._daemon.model()
+                if self._deadly and model["state"] == "READY":
+                    self._poison(model["pid"])
             except LlmsupError as exc:
                 self.wrong.append(f"at {begun - self._began:.1f} s: no status: {exc}")
                 continue
             self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
             self._note(model, begun)
+
+    def _poison(self, pid: int) -> None:
+        rows = ControlClient(self._daemon.run_dir).get("/requests")["requests"]
+        if any(row["client"] in self._deadly and row["phase"] != "waiting" for row in rows):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSEGV)
 
     def _note(self, model: dict[str, Any], now: float) -> None:
         state = model["state"]

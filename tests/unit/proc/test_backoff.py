@@ -92,7 +92,7 @@ def test_with_requests_inside_it_is_back_at_once_then_soon_and_for_ever():
         seen.append((judgement.event, judgement.delay_s))
     assert seen == [
         (Event.GONE_RETRY, 0.0),
-        *((Event.GONE_BACKOFF, delay) for delay in (0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0)),
+        *((Event.GONE_BACKOFF, delay) for delay in (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
     ]
     assert record == Record(blamed_runs=8)
 
