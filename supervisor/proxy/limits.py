@@ -20,6 +20,7 @@ from supervisor.proxy import cached, limit_headers, request_bounds, settlement
 from supervisor.proxy.counting import PromptCounter
 from supervisor.proxy.decision import WAIT, Decision
 from supervisor.proxy.inflight import Client, Exchange
+from supervisor.proxy.sequences import SLOTLESS
 from supervisor.ratelimit.limiter import Limiter, Refused
 from supervisor.ratelimit.pools import OF_KEYS, Pool
 from supervisor.ratelimit.store_redis import SharedLimiter, Unavailable, Verdict
@@ -245,8 +246,10 @@ class Limits:
             return 0
         if prompt is None:
             prompt = prompt_of(len(exchange.body))
-        if exchange.path not in settlement.WRITING:
-            return prompt if exchange.demand.reads_only else 0
+        if exchange.demand.reads_only:
+            return prompt
+        if exchange.path in SLOTLESS:  # a large body to one of them: it takes a slot, and writes nothing
+            return 0
         output = self._outputs.of(exchange.client.name, gate.view.name)
         cap = request_bounds.cap(exchange.asked or {})
         return estimate(prompt, cap, output, gate.view.context_size, exchange.demand.sequences)

@@ -12,16 +12,10 @@ from supervisor.proxy import asked
 from supervisor.proxy.gate import Gate
 from supervisor.proxy.inflight import Exchange
 from supervisor.proxy.request_bounds import ORDINARY
+from supervisor.proxy.sequences import SLOTLESS
 from supervisor.types import KIB, ModelName
 
-# Answered by llama-server's HTTP threads without inference: they need no slot.
-SLOTLESS = frozenset(
-    b"/tokenize /detokenize /apply-template /props /lora-adapters /v1/messages/count_tokens "
-    b"/messages/count_tokens /v1/chat/completions/input_tokens /chat/completions/input_tokens "
-    b"/v1/responses/input_tokens /responses/input_tokens /v1/chat/completions/control".split()
-)
-
-# Of larger ones there are no more at a time than there are slots: 1 MiB to /tokenize takes 60 MiB and 0.4 s.
+# Of larger bodies to slotless routes there are no more at a time than there are slots: 1 MiB to /tokenize takes 60 MiB and 0.4 s.
 SLOTLESS_BYTES = 64 * KIB
 
 

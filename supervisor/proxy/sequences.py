@@ -21,6 +21,13 @@ WRITING = _WITH_PROMPTS | frozenset(
     b"/chat/completions /v1/chat/completions /responses /v1/responses /v1/messages".split()
 )
 
+# Answered by llama-server's HTTP threads without inference: they need no slot.
+SLOTLESS = frozenset(
+    b"/tokenize /detokenize /apply-template /props /lora-adapters /v1/messages/count_tokens "
+    b"/messages/count_tokens /v1/chat/completions/input_tokens /chat/completions/input_tokens "
+    b"/v1/responses/input_tokens /responses/input_tokens /v1/chat/completions/control".split()
+)
+
 
 def of(path: bytes, asked: Mapping[str, Any]) -> int:
     """At least 1; ``asked``: the body, as it was sent."""

@@ -20,7 +20,7 @@ _ID = re.compile(r'"(chatcmpl-|cmpl-|resp_|msg_|rs_|fc_|call_)?([0-9A-Za-z]{32})
 # Fields that belong to one connection, frame the body or are the proxy's own to say (see `differences.HEADERS`).
 _NOT_COMPARED = re.compile(
     r"connection|keep-alive|content-length|transfer-encoding|date|server|retry-after(-ms)?|x-request-id"
-    r"|(x-llmsup|access-control|x-ratelimit|ratelimit).*"
+    r"|cache-control|x-content-type-options|(x-llmsup|access-control|x-ratelimit|ratelimit).*"
 )
 
 

@@ -32,7 +32,7 @@ SPELLINGS = {
     "big-integer": b'{"user":123456789012345678901234567890,' + _INNER + b"}",
     "nested": b'{"user":' + b"[" * 150 + b"]" * 150 + b"," + _INNER + b"}",
     "byte-order-mark": b"\xef\xbb\xbf{" + _INNER + b"}",
-    "long-unused-text": b'{"user":"' + b"x" * MIB + b'",' + _INNER + b"}",
+    "long-unused-text": b'{"user":"' + b"x" * (MIB - 64) + b'",' + _INNER + b"}",
 }
 STREAM_NOT_BOOLEAN = (b"0", b"1", b'"true"', b"[]")
 BROKEN = {

@@ -7,7 +7,7 @@ import pytest
 
 from supervisor.proxy.counting import MAX_BYTES, MIN_BYTES, PromptCounter
 from supervisor.proxy.inflight import Exchange
-from supervisor.proxy.route import SLOTLESS
+from supervisor.proxy.sequences import SLOTLESS
 from tests.support.desk import FIELDS
 from tests.support.proxyrig import view
 
