@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-MMAP_THRESHOLD_BYTES = 128 << 10  # what it is before it learns: bodies and what is made of them
+MMAP_THRESHOLD_BYTES = 32 << 10  # pieces of bodies are 64 KiB and more; other blocks of that size are rare
 TRIM_THRESHOLD_BYTES = 1 << 20  # not each time that a few answers have gone out
 
 
