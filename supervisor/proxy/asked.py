@@ -59,14 +59,17 @@ def before(
     def decide(exchange: Exchange) -> Decision:
         if len(exchange.body) > SMALL_BYTES:
             look(exchange)
-        read(exchange, continuing=continuing)
-        return choose(exchange)
+        read(exchange)
+        decision = choose(exchange)  # which may find it too large: before its bytes are written anew
+        if exchange.asked is not None:
+            arrange(exchange, exchange.asked, continuing=continuing)
+        return decision
 
     return decide
 
 
-def read(exchange: Exchange, *, continuing: bool) -> None:
-    """Set ``asked``, and whether the answer will be kept or assembled.
+def read(exchange: Exchange) -> None:
+    """Set ``asked``, and the ``demand`` that its model has to judge.
 
     Raises:
         BadRequest: it is not a JSON object, or asks for what nobody may (`request_bounds`).
@@ -78,15 +81,18 @@ def read(exchange: Exchange, *, continuing: bool) -> None:
     exchange.demand = request_bounds.check(
         exchange.path, asked, body_bytes=len(exchange.body), texts=_texts(exchange)
     )
-    _arrange(exchange, asked, continuing)
-    if len(exchange.body) > WHOLE_BYTES:
-        asked = {name: _reduced(asked[name]) for name in KEPT.intersection(asked)}
     exchange.asked = asked
     exchange.outline = None
 
 
-def _arrange(exchange: Exchange, asked: dict[str, Any], continuing: bool) -> None:
-    """How its answer will be had: as it is, kept, or made of a stream."""
+def arrange(exchange: Exchange, asked: dict[str, Any], *, continuing: bool) -> None:
+    """How its answer will be had: as it is, kept, or made of a stream. Of ``asked`` the little that is looked at later is kept."""
+    _arrange(exchange, asked, continuing=continuing)
+    if len(exchange.body) > WHOLE_BYTES:
+        exchange.asked = {name: _reduced(asked[name]) for name in KEPT.intersection(asked)}
+
+
+def _arrange(exchange: Exchange, asked: dict[str, Any], *, continuing: bool) -> None:
     if asked.get("stream") is True:
         # Of chosen fields only, not even the end can be told.
         exchange.continuable = (

@@ -193,4 +193,4 @@ def _with(body: bytes, members: bytes) -> bytes | None:
     end = body.rfind(b"}")
     if end < 0 or body[end + 1 :].strip(b" \t\r\n") or not _OBJECT.match(body):
         return None  # a byte order mark or another encoding: llama-server's to judge
-    return b"".join((body[:end], members, b"}"))
+    return b"".join((memoryview(body)[:end], members, b"}"))  # one copy, not two: it may be large

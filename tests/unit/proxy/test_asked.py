@@ -17,7 +17,9 @@ CHAT = b"/v1/chat/completions"
 def read(body: object, *, path: bytes = CHAT, continuing: bool = True, **fields: Any) -> Any:
     exchange = _exchange(body if isinstance(body, bytes) else json.dumps(body).encode(), path)
     vars(exchange).update(fields)
-    asked.read(exchange, continuing=continuing)
+    asked.read(exchange)
+    if exchange.asked is not None:
+        asked.arrange(exchange, exchange.asked, continuing=continuing)
     return exchange
 
 
