@@ -27,9 +27,10 @@ MAX_ELEMENTS = 1_000_000  # with all repetitions written out: 56 MiB
 MAX_LOOSE = 64  # in a row: 16 ms a token
 MAX_SPAN = 1024  # lengths that the counted ones of a row may have together: 20 ms a token
 
-_GAP = r"(?:\s|#[^\n]*+)*+"  # within braces there may be comments too
+# Comments may be within braces too. A carriage return ends them, as in llama-server: what follows is read.
+_GAP = r"(?:\s|#[^\r\n]*+)*+"
 _GBNF = re.compile(
-    r"""#[^\n]*|"(?P<text>(?:[^"\\]|\\.)*)"?|\[(?P<set>(?:[^\]\\]|\\.)*)\]?"""
+    r"""#[^\r\n]*|"(?P<text>(?:[^"\\]|\\.)*)"?|\[(?P<set>(?:[^\]\\]|\\.)*)\]?"""
     r"""|(?P<rule>[\w-]+)\s*::=|(?P<name>[\w-]+)|(?P<token>!?<[^>]*>?)"""
     rf"""|\{{{_GAP}(?P<least>\d+){_GAP}(?P<comma>,)?{_GAP}(?P<most>\d*){_GAP}\}}|(?P<mark>[()|?*+.])""",
     re.DOTALL,

@@ -290,7 +290,8 @@ def _check_lists(asked: Mapping[str, Any], size: Callable[[str], int]) -> None:
     triggers = asked.get("grammar_triggers")
     if isinstance(triggers, list):
         for one in triggers:
-            if not isinstance(one, dict) or one.get("type") not in _WORD_TRIGGERS:
+            kind = one.get("type") if isinstance(one, dict) else None
+            if type(kind) is not int or kind not in _WORD_TRIGGERS:  # a list has no place in a set
                 raise BadRequest(
                     "grammar_triggers may be tokens and words (type 0 and 1) only",
                     hint="a regular expression can keep llama-server busy for ever",

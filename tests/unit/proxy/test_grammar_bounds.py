@@ -115,7 +115,8 @@ def test_patterns_are_held_to_the_same(pattern):
 
 
 @pytest.mark.parametrize(
-    "braces", ["{5,2}", "{ 5 , 2 }", "{5,0}", "{\n5,2}", "{ # a\n5 # b # c\n, # d\n2}", "{1999,3}"]
+    "braces",
+    ["{5,2}", "{ 5 , 2 }", "{5,0}", "{\n5,2}", "{ # a\n5 # b # c\n, # d\n2}", "{#\r5,2}", "{1999,3}"],
 )
 def test_at_least_more_than_at_most_is_refused(braces):
     """llama-server counts down from below nothing, and takes all memory there is."""
@@ -133,6 +134,14 @@ def test_so_it_is_in_a_pattern(braces):
 def test_ordinary_repetitions_pass(braces):
     check_pattern(f"^a{braces}$")
     check_grammar(f'root ::= "a"{braces}')
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_a_comment_ends_where_llama_server_ends_it(end):
+    """130,000 groups behind a carriage return were taken for a comment, and brought it down."""
+    with pytest.raises(BadRequest, match="nested"):
+        check_grammar(f"root ::= # words{end}" + "(" * (MAX_DEPTH + 1))
+    check_grammar("root ::= # " + "(" * (MAX_DEPTH + 1) + f'{end}"a"')
 
 
 def test_comments_within_braces_are_read_in_one_go():

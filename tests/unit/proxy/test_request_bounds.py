@@ -136,7 +136,15 @@ def test_biases():
 
 
 @pytest.mark.parametrize(
-    "trigger", [{"type": 2, "value": "(a*)*b"}, {"type": 3, "value": "x"}, {"value": "x"}, "x"]
+    "trigger",
+    [
+        {"type": 2, "value": "(a*)*b"},
+        {"type": 3, "value": "x"},
+        {"type": [], "value": "x"},
+        {"type": {}, "value": "x"},
+        {"value": "x"},
+        "x",
+    ],
 )
 def test_no_regular_expressions_of_clients(trigger):
     refusal({"grammar_triggers": [{"type": 1, "value": "x"}, trigger]})
