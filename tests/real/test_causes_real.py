@@ -44,7 +44,7 @@ def test_out_of_memory_is_answered_with_the_safe_profile(
 ) -> None:
     small = tmp_path / "llama-server"
     small.write_text(
-        f'#!/bin/sh\nulimit -v {ADDRESS_SPACE_KIB}\nexec env MALLOC_ARENA_MAX=1 "{llama_server_binary}" "$@"\n'
+        f'#!/bin/sh\nulimit -s 8192\nulimit -v {ADDRESS_SPACE_KIB}\nexec env MALLOC_ARENA_MAX=1 "{llama_server_binary}" "$@"\n'
     )
     small.chmod(0o755)
     model = {

@@ -65,9 +65,10 @@ def test_a_stream_may_be_turned_off_from_going_on(llama_server_binary: Path, slo
 
 
 @pytest.mark.fault(9)
-def test_a_request_that_kills_twice_is_refused_and_nobody_else(
+def test_what_is_known_to_kill_never_gets_there_and_nobody_notices(
     llama_server_binary: Path, endless: Path
 ) -> None:
+    """What is not known is found by its crashes: see `test_bans_real`."""
     with running(binary=llama_server_binary, model_path=endless) as daemon:
         replies: list[rawhttp.Response] = []
         others = [
@@ -79,16 +80,12 @@ def test_a_request_that_kills_twice_is_refused_and_nobody_else(
         for other in others:
             other.start()
         refused = daemon.ask("POST", "/completion", POISON, timeout_s=60.0)
-        assert (refused.status, refused.json()["error"]["code"]) == (422, "request_quarantined")
+        assert (refused.status, refused.json()["error"]["code"]) == (400, "bad_request")
+        assert "grammar" in refused.json()["error"]["message"]
         for other in others:
             other.join()
         assert [reply.status for reply in replies] == [200] * 3
-        generation = daemon.wait_ready()["generation"]
-        assert generation == 3, "it has died twice, and not a third time"
-        again = daemon.ask("POST", "/completion", POISON, timeout_s=60.0)
-        assert again.status == 422
-        assert daemon.chat("well?").status == 200
-        assert daemon.model()["generation"] == generation
+        assert daemon.model()["generation"] == 1
 
 
 # ---- clients that leave
