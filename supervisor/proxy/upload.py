@@ -12,8 +12,10 @@ from typing import Protocol
 
 from supervisor.types import KIB, MIB
 
-BUDGET_BYTES = 256 * MIB
-SHARE = 2  # of it one client may have the half: four of the largest bodies
+# One and a half of the largest bodies: what strangers send must not make the daemon large (idle it has some 65 MiB), and who waits
+# for this waits for the slots of the model anyway.
+BUDGET_BYTES = 48 * MIB
+SHARE = 2  # of it one client may have the half, and beyond that one body at a time
 COUNTED_FROM_BYTES = 64 * KIB
 
 
