@@ -25,6 +25,7 @@ MAX_PATTERN_BYTES = 4 * KIB  # of a schema; the longest in use, for IPv6 address
 MAX_DEPTH = 200  # of groups and of rules within rules; llama-server dies at 19,000
 MAX_ELEMENTS = 1_000_000  # with all repetitions written out: 56 MiB
 MAX_LOOSE = 64  # in a row: 16 ms a token
+MAX_WIDE = 128  # alternatives that begin with any character or a set of them: 8,000 took 0.8 s a token
 MAX_SPAN = 1024  # lengths that the counted ones of a row may have together: 20 ms a token
 
 # Comments may be within braces too. A carriage return ends them, as in llama-server: what follows is read.
@@ -46,7 +47,7 @@ _PATTERN = re.compile(
 @dataclass(slots=True)
 class _Item:
     """``size``: its elements; ``calls``: the rule it stands for; ``times``: how often it is written out at most;
-    ``span``: how many lengths a counted one may have.
+    ``span``: how many lengths a counted one may have; ``wide``: it is any character, or one of a set.
     """
 
     size: int = 1
@@ -54,6 +55,7 @@ class _Item:
     optional: bool = False
     times: int = 1
     span: int = 0
+    wide: bool = False
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class _Rule:
     nullable: bool = False
     doubt: int = 1  # places where its first character may belong
     span: int = 0  # lengths that its counted repetitions may have, if it may be absent
+    wide: int = 0  # ways to begin that almost any character may go
 
 
 def check_grammar(text: str, *, where: str = "grammar") -> None:
@@ -106,7 +109,7 @@ def _rules(tokens: Iterator[re.Match[str]], where: str) -> dict[str, _Rule]:
             elif mark == "|":
                 open_[-1].rows.append([])
             elif mark == ".":
-                row.append(_Item())
+                row.append(_Item(wide=True))
             elif row:
                 row[-1].optional |= mark != "+"
         elif kind in {"least", "comma", "most"}:
@@ -122,6 +125,7 @@ def _rules(tokens: Iterator[re.Match[str]], where: str) -> dict[str, _Rule]:
         else:
             item = _Item(size=max(1, len(token[kind])), calls=token["name"] if kind == "name" else None)
             item.optional = kind == "text" and not token["text"]
+            item.wide = kind == "set" and len(token["set"]) > 1
             row.append(item)
             elements += item.size if item.calls is None else 1
         if elements > MAX_ELEMENTS:
@@ -171,6 +175,11 @@ def _look(rules: dict[str, _Rule], name: str, where: str, depth: int) -> _Rule |
         rule.nullable |= found.nullable
         rule.doubt = max(rule.doubt, found.doubt)
         rule.span = max(rule.span, found.span)
+        rule.wide += found.wide
+        if rule.wide > MAX_WIDE:
+            raise _refused(
+                where, "has too many alternatives that any character may begin", f"{MAX_WIDE} of one rule"
+            )
     rule.state = 2
     return rule
 
@@ -189,6 +198,7 @@ def _row(rules: dict[str, _Rule], row: list[_Item], where: str, depth: int) -> _
                 doubt *= item.times
         if found.nullable:
             found.doubt += doubt
+            found.wide += item.wide if called is None else called.wide
         found.nullable = found.nullable and nullable
         spans += own
         if not (nullable or own):

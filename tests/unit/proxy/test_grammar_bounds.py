@@ -12,6 +12,7 @@ from supervisor.proxy.grammar_bounds import (
     MAX_LOOSE,
     MAX_PATTERN_BYTES,
     MAX_SPAN,
+    MAX_WIDE,
     check_grammar,
     check_pattern,
 )
@@ -79,6 +80,23 @@ def test_doubt_is_counted_through_rules():
     doubling = "root ::= r0\n" + "".join(f"r{i} ::= r{i + 1} r{i + 1}\n" for i in range(9)) + "r9 ::= [a-z]?"
     with pytest.raises(BadRequest, match="in a row"):
         check_grammar(doubling)
+
+
+def alike(n: int, begin: str) -> str:
+    return "root ::= (" + " | ".join(f'{begin} "{one}"' for one in range(n)) + ")+"
+
+
+@pytest.mark.parametrize("begin", [".", "[^0]", "[a-z]", "any", '(any | "x")', "space any", "space ."])
+def test_alternatives_that_any_character_may_begin_are_few(begin):
+    rules = '\nany ::= [^"]\nspace ::= "\\n"?'
+    check_grammar(alike(MAX_WIDE, begin) + rules)
+    with pytest.raises(BadRequest, match="any character may begin"):
+        check_grammar(alike(MAX_WIDE + 1, begin) + rules)
+
+
+def test_alternatives_that_begin_with_a_text_may_be_many():
+    check_grammar(alike(2000, '"x"'))
+    check_grammar(alike(2000, "[x]"))
 
 
 def test_rules_that_refer_to_themselves_end():
