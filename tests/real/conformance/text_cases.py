@@ -105,7 +105,8 @@ def cases() -> Iterator[Case]:
     yield from each("completion", NATIVE, NATIVE_BASE, NATIVE_OPTIONS)
     yield from each("completion/refused", NATIVE, NATIVE_BASE, NATIVE_REFUSED, status=400)
     two = {**NATIVE_BASE, "prompt": ["Once", TOO_LONG]}
-    yield from both("completion/refused/one-of-two", NATIVE, two, status=400, stream_status=200)
+    # As a stream it depends on which of the two llama-server begins with: 200 or 400, asked directly too.
+    yield Case(id="completion/refused/one-of-two", path=NATIVE, body=two, status=400)
     yield from both("completion/plural", "/completions", NATIVE_BASE)
     yield from each("text", TEXT, TEXT_BASE, TEXT_OPTIONS)
     yield from each("text/refused", TEXT, TEXT_BASE, {"no-prompt": {"prompt": ...}}, status=400)
