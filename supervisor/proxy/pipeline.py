@@ -249,8 +249,7 @@ class Pipeline:
             exchange.stream.cut(_as_end(error))
             return
         exchange.unserved, exchange.own_fault = True, isinstance(error, CallerError)
-        when = error.lines if isinstance(error, RateLimited) else answers.retry_after(error)
-        extra = self._labels(exchange) + when + answers.challenge(error)
+        extra = self._labels(exchange) + _when(error) + answers.challenge(error)
         exchange.connection.answer(exchange, error.status, answers.error_body(error, exchange.id), extra)
 
     def refusal(self, peer: str, error: LlmsupError) -> bytes:
@@ -260,8 +259,7 @@ class Pipeline:
             error = self._limits.charge_refusal(client, b"") or error
         self.meters.refuse(error.status)
         request_id = self.in_flight.new_id()
-        when = error.lines if isinstance(error, RateLimited) else answers.retry_after(error)
-        extra = answers.labels(request_id, client.label) + when
+        extra = answers.labels(request_id, client.label) + _when(error)
         return answers.response(error.status, answers.error_body(error, request_id), keep=False, extra=extra)
 
     def _labels(self, exchange: Exchange) -> bytes:
@@ -370,6 +368,11 @@ class Pipeline:
         """Close idle connections now, the others after their current answer."""
         for connection in list(self.connections):
             connection.shut()
+
+
+def _when(error: LlmsupError) -> bytes:
+    """The header lines that say when to ask again."""
+    return error.lines if isinstance(error, RateLimited) else answers.retry_after(error)
 
 
 def _as_end(error: LlmsupError) -> LlmsupError:

@@ -31,9 +31,8 @@ def test_a_header_that_does_not_end_is_a_408(short, rig, upstream, beginning):
     assert upstream.begun == []
 
 
-def test_a_header_at_one_byte_at_a_time_is_a_408_however_steady(short, rig):
-    client = rig.connect(0.01)
-    client.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nX: ")
+def trickle(client) -> None:
+    """A byte now and then, until it is refused."""
 
     def answered() -> bool:
         try:
@@ -43,6 +42,13 @@ def test_a_header_at_one_byte_at_a_time_is_a_408_however_steady(short, rig):
             return True
 
     until(answered, "it is refused")
+
+
+def test_a_header_at_one_byte_at_a_time_is_a_408_however_steady(short, rig):
+    client = rig.connect(0.01)
+    client.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nX: ")
+
+    trickle(client)
     assert client.answer().status == 408
 
 
@@ -60,14 +66,7 @@ def test_a_body_of_a_byte_now_and_then_is_a_408(rig, monkeypatch):
     client = rig.connect(0.01)
     client.send(rawhttp.request("POST", "/echo", None, {"Content-Length": "200000"}) + bytes(1000))
 
-    def answered() -> bool:
-        try:
-            client.send(b"x")
-            return not client.reader.is_closed() and bool(client.reader.buffer)
-        except OSError:
-            return True
-
-    until(answered, "it is refused")
+    trickle(client)
     answer = client.answer()
     assert (answer.status, answer.json()["error"]["code"]) == (408, "request_timeout")
 
